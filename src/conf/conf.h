@@ -1,0 +1,97 @@
+/* conf: the configuration as the program sees it. One immutable snapshot, counted by references: a
+ * session keeps the one that it began with. Strings and arrays belong to the snapshot.
+ *
+ * conf checks form (names, types, ranges, what must stand together). Whether a key fits its certificate
+ * or a folder exists is checked by the rooms that know, on behalf of `postern check` and master. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/str.h"
+
+struct conf_place {
+    const char *file;
+    unsigned line; /* 0: a default, not in the file */
+};
+
+struct conf_strings {
+    const char *const *item;
+    size_t n;
+};
+
+enum conf_accept { CONF_ACCEPT_ANY, CONF_ACCEPT_AUTH, CONF_ACCEPT_TLS, CONF_ACCEPT_AUTH_TLS, CONF_ACCEPT_DENY };
+enum conf_tls { CONF_TLS_NONE, CONF_TLS_OPPORTUNISTIC, CONF_TLS_REQUIRE, CONF_TLS_VERIFY };
+enum conf_line_ends { CONF_LINE_ENDS_STRICT, CONF_LINE_ENDS_REPAIR };
+
+/* host "10.1.0.0/16" { … } within a server. What the block leaves out is the server's value: the loader
+ * has filled it in, so a reader looks only here. */
+struct conf_host {
+    struct conf_place place;
+    const char *network;            /* as written; form checked: address or address/prefix */
+    unsigned char address[16];      /* IPv4 as ::ffff:a.b.c.d */
+    unsigned prefix_bits;           /* 0..128, of the mapped form */
+    enum conf_accept accept;
+    bool relay;                     /* may send to domains that are not ours */
+    bool plaintext;                 /* PLAIN and LOGIN without TLS */
+    struct conf_strings mechanisms;
+    enum conf_line_ends line_ends;
+    struct conf_strings strip_headers;
+};
+
+enum conf_listener_kind { CONF_LISTEN, CONF_SUBMISSION, CONF_SUBMISSIONS };
+
+struct conf_server {
+    struct conf_place place;
+    const char *name;               /* the title: what it calls itself */
+    struct conf_strings listen, submission, submissions; /* "address:port", "[v6]:port" */
+    const char *certificate;        /* NULL: no TLS here */
+    const char *key;                /* NULL: in the certificate's file */
+    struct conf_strings mechanisms;
+    enum conf_accept accept;
+    bool relay, plaintext;          /* for hosts without a block: false unless written */
+    enum conf_line_ends line_ends;
+    struct conf_strings strip_headers;
+    const char *tls_min;            /* "1.0" … "1.3" */
+    const char *protocol_log;       /* NULL: none */
+    const struct conf_host *host;
+    size_t n_hosts;
+};
+
+struct conf_domain {
+    struct conf_place place;
+    const char *name;               /* lower case; "*" = every other; "*.example" = every name below it */
+    const char *deliver;            /* NULL: a route. "maildir:…", "lmtp:…", "discard" */
+    const char *recipients;         /* "any", "users" or a file */
+    struct conf_strings via;        /* "mx", "mx:2526", "host", "host:port", "[address]:port" */
+    enum conf_tls tls;
+    const char *auth;               /* NULL, or a mechanism */
+    const char *user, *password_file;
+    const char *server;             /* NULL: the first server */
+    uint32_t concurrency;           /* connections to one next hop at a time */
+};
+
+struct conf {
+    const char *spool, *users, *keys, *control, *drop, *user, *mail_owner, *postmaster;
+    struct conf_strings resolver;
+    const char *log, *log_format, *session_log;
+    uint32_t session_log_days;
+    const char *ca_file;            /* trust anchors for tls = "verify"; NULL: the system's */
+
+    uint64_t max_message_size, auth_line_max, auth_memory, segment_size;
+    uint32_t max_recipients, max_sessions, max_sessions_per_address, auth_failure_limit; /* 0 = no limit */
+    uint32_t max_commands, max_errors, max_hops;
+    uint32_t smtpd_processes, delivery_processes; /* 0: one a processor core; one */
+    uint32_t command_timeout_s, data_timeout_s, session_timeout_s, connect_timeout_s, reply_timeout_s;
+    uint32_t retry_min_s, retry_max_s, expire_after_s, bounce_expire_after_s, delay_notice_s;
+    uint64_t generation;            /* set by master, counts reloads */
+
+    const struct conf_server *server;
+    size_t n_servers;
+    const struct conf_domain *domain;
+    size_t n_domains;
+};
+
+struct conf *conf_ref(const struct conf *conf);
+void conf_unref(const struct conf **conf);
