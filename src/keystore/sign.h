@@ -43,8 +43,8 @@ struct signer {
     void *arg;
 };
 
-/* True when `digest` is one that TLS signs with (see struct sign_request). */
-bool sign_digest_known(struct str digest);
+/* The name as in struct sign_request ("SHA2-256" is "SHA256"), static; NULL: TLS does not sign with it. */
+const char *sign_digest_name(struct str digest);
 /* One signature with a loaded private key (EC P-256 or RSA); adds it to `signature`. ERR_DENIED for an
  * unknown digest, padding that does not fit the key or too much data; request->key is not looked at. */
 int sign_in_process(struct evp_pkey_st *key, const struct sign_request *request, struct buf *signature,
