@@ -162,7 +162,7 @@ void smtp_server_feed(struct smtp_server *s, struct str in, int64_t now_ms, size
 struct buf *smtp_server_output(struct smtp_server *s);
 
 void smtp_server_accept(struct smtp_server *s);
-/* code 400 to 599; enhanced "5.7.1" or NULL for none; text one line: control characters in it are replaced. 421 (and 521) closes. */
+/* code 400 to 599; enhanced "5.7.1" or NULL for none; text one line: control characters in it are replaced. 421 closes. */
 void smtp_server_reject(struct smtp_server *s, unsigned code, const char *enhanced, const char *text);
 /* 250 2.0.0 Ok: queued as QID. Only after the message is durable. */
 void smtp_server_committed(struct smtp_server *s, struct str queue_id);
@@ -171,9 +171,8 @@ void smtp_server_auth_challenge(struct smtp_server *s, struct str raw);
 /* Accepted: 235 2.7.0, code, enhanced and text may be 0 and NULL for the usual words. Refused: 4xx or 5xx; 0 and NULL give 535 5.7.8. */
 void smtp_server_auth_done(struct smtp_server *s, bool accepted, unsigned code, const char *enhanced, const char *text);
 /* The handshake after STARTTLS is done: all that was learned from the peer is forgotten (RFC 3207 section 4.2).
- * Call smtp_server_set_policy() before the next feed. */
+ * Call smtp_server_set_policy() before the next feed. (TLS from the first octet needs only policy.tls_active.) */
 void smtp_server_tls_started(struct smtp_server *s);
-/* TLS from the first octet: call before the greeting, no reset. It only differs in meaning: use policy.tls_active. */
 /* A SASL security layer began after 235: forget the EHLO, stay authenticated (RFC 4954 section 4). */
 void smtp_server_layer_started(struct smtp_server *s);
 

@@ -1,4 +1,4 @@
-/* trace: the Received field that this server adds (RFC 5321 section 4.4, RFC 3848, RFC 8314 section 4.3 for the TLS words).
+/* trace: the Received field that this server adds (RFC 5321 section 4.4, RFC 3848).
  * Pure: everything, the date too, comes in; lines are folded with CRLF TAB and end in CRLF. What came from the peer (the HELO
  * name, addresses) is made harmless: control characters, parentheses and backslashes become '?'. */
 #pragma once
