@@ -106,6 +106,7 @@ enum { IPC_AUTH_FLAG_TLS = 1, IPC_AUTH_FLAG_PLAINTEXT = 2 /* PLAIN without TLS a
 struct ipc_auth_start {
     uint16_t flags;
     struct str mechanism, server, client, helo, session; /* client = address as text */
+    struct str port, tls;     /* for the log line: "40112"; "TLSv1.3", empty = none */
     struct str cert_hash;     /* tls-server-end-point: the hash; empty = none */
     struct str exporter;      /* tls-exporter: 32 octets; empty = not TLS 1.3 */
     struct str offered;       /* mechanisms that were offered, space-separated (SCRAM's downgrade check) */
@@ -141,6 +142,7 @@ bool ipc_get_login_start(struct str body, struct ipc_login_start *ret);
 struct ipc_login_response {
     uint8_t has_mechanism;    /* first answer: use this mechanism; response = initial response if has_response */
     uint8_t has_response;
+    uint8_t complete;         /* believe a 235 from now on; before it the server has not proven itself (SCRAM) */
     struct str mechanism, response;
 };
 void ipc_put_login_response(struct buf *b, const struct ipc_login_response *m);
