@@ -13,7 +13,7 @@ struct sasl_client_options {
     struct str password;
     struct sasl_binding binding; /* of this connection; empty without TLS */
     bool server_offers_plus;     /* a -PLUS variant was in the server's list */
-    unsigned char nonce[SASL_NONCE_BYTES]; /* random, new for each exchange */
+    struct str nonce;            /* sasl_nonce_text() of random octets, new for each exchange */
 };
 
 struct sasl_client;

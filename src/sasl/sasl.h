@@ -15,6 +15,8 @@ enum {
     SASL_USER_MAX = 255,         /* octets of a name or an authorization identity, prepared */
     SASL_PASSWORD_MAX = 1024,    /* octets of a password, prepared */
     SASL_NONCE_BYTES = 24,       /* random octets that a caller gives for SCRAM */
+    SASL_NONCE_TEXT = 32,        /* the same as text */
+    SASL_OWN_NONCE_MAX = 64,
     SASL_NONCE_MAX = 512,        /* octets of a peer's nonce */
     SASL_SALT_MAX = 64,
     SASL_SALT_BYTES = 16,        /* of the salts that we make */
@@ -76,9 +78,12 @@ int sasl_verifier_check(const struct sasl_verifier *verifier, struct str passwor
  * name and one secret. No password fits it. */
 int sasl_verifier_fake(struct str secret, struct str user, struct sasl_verifier *ret_verifier, struct err *err);
 
-/* SASLprep, RFC 4013, as a query string; at most `max` octets. Adds to `out`. False: not valid UTF-8, a
- * forbidden character, empty, or too long. */
-bool sasl_prep(struct str raw, size_t max, struct buf *out);
+/* Random octets as a nonce for SCRAM. */
+bool sasl_nonce_text(const unsigned char octets[SASL_NONCE_BYTES], char ret_text[SASL_NONCE_TEXT + 1]);
+
+/* SASLprep, RFC 4013, as a query string. Writes at most `max` octets and a NUL to `dst` (max + 1 octets).
+ * False: not valid UTF-8, a forbidden character, a NUL, empty, or too long; dst is then empty. */
+bool sasl_prep(struct str raw, size_t max, char *dst, size_t *ret_n);
 /* A user's name as it is stored and compared: SASLprep, then ASCII letters in lower case. Other letters
  * keep their case, as everywhere in this program. */
-bool sasl_prep_user(struct str raw, struct buf *out);
+bool sasl_prep_user(struct str raw, char dst[SASL_USER_MAX + 1], size_t *ret_n);

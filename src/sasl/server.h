@@ -66,7 +66,7 @@ struct sasl_step {
 struct sasl_server_options {
     struct sasl_binding binding;
     bool plus_offered;           /* SCRAM-…-PLUS was in the list that this client saw */
-    unsigned char nonce[SASL_NONCE_BYTES];           /* random, new for each exchange */
+    struct str nonce;            /* sasl_nonce_text() of random octets, new for each exchange */
     unsigned char secret[SASL_SERVER_SECRET_BYTES];  /* of the process: for verifiers of unknown users */
 };
 
