@@ -105,8 +105,9 @@ enum { IPC_AUTH_FLAG_TLS = 1, IPC_AUTH_FLAG_PLAINTEXT = 2 /* PLAIN without TLS a
        IPC_AUTH_FLAG_INITIAL = 4 /* an initial response was sent, perhaps empty */ };
 struct ipc_auth_start {
     uint16_t flags;
+    uint16_t port;            /* the client's */
     struct str mechanism, server, client, helo, session; /* client = address as text */
-    struct str port, tls;     /* for the log line: "40112"; "TLSv1.3", empty = none */
+    struct str tls;           /* "TLSv1.3" … or empty, for the log */
     struct str cert_hash;     /* tls-server-end-point: the hash; empty = none */
     struct str exporter;      /* tls-exporter: 32 octets; empty = not TLS 1.3 */
     struct str offered;       /* mechanisms that were offered, space-separated (SCRAM's downgrade check) */
