@@ -138,6 +138,7 @@ void ipc_put_login_response(struct buf *b, const struct ipc_login_response *m)
 {
     wire_put_u8(b, m->has_mechanism);
     wire_put_u8(b, m->has_response);
+    wire_put_u8(b, m->complete);
     wire_put_str(b, m->mechanism);
     wire_put_str(b, m->response);
 }
@@ -147,9 +148,10 @@ bool ipc_get_login_response(struct str body, struct ipc_login_response *ret)
     struct wire w = wire_of(body);
     ret->has_mechanism = wire_get_u8(&w);
     ret->has_response = wire_get_u8(&w);
+    ret->complete = wire_get_u8(&w);
     ret->mechanism = wire_get_str(&w, 64);
     ret->response = wire_get_str(&w, TOKEN_MAX_BYTES);
-    return wire_end(&w) && ret->has_mechanism <= 1 && ret->has_response <= 1;
+    return wire_end(&w) && ret->has_mechanism <= 1 && ret->has_response <= 1 && ret->complete <= 1;
 }
 
 void ipc_put_sign(struct buf *b, const struct ipc_sign *m)

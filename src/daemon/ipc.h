@@ -143,6 +143,7 @@ bool ipc_get_login_start(struct str body, struct ipc_login_start *ret);
 struct ipc_login_response {
     uint8_t has_mechanism;    /* first answer: use this mechanism; response = initial response if has_response */
     uint8_t has_response;
+    uint8_t complete;         /* believe a 235 from now on; before it the server has not proven itself (SCRAM) */
     struct str mechanism, response;
 };
 void ipc_put_login_response(struct buf *b, const struct ipc_login_response *m);
