@@ -60,6 +60,8 @@ static void unknown_name(struct fill *f, const struct conf_node *node)
         buf_init(&all, 2000);
         for (size_t i = 0; names[i] && all.n < 330; i++)
             buf_addf(&all, "%s%s", i ? ", " : "there are ", names[i]);
+        if (all.n >= 330)
+            buf_add_c(&all, " …");
         hint = arena_printf(f->draft->scratch, "%.*s", STR_ARG(buf_str(&all)));
         buf_done(&all);
     }
