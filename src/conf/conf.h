@@ -55,7 +55,7 @@ struct conf_server {
     struct conf_strings strip_headers;
     const char *tls_min;            /* "1.0" … "1.3" */
     const char *protocol_log;       /* NULL: none */
-    const struct conf_host *host;
+    const struct conf_host *host;   /* by prefix_bits, longest first, then by address: see policy/access.h */
     size_t n_hosts;
 };
 
@@ -73,25 +73,32 @@ struct conf_domain {
 };
 
 struct conf {
+    /* All paths are absolute: a relative one was taken from the folder of the file that names it. */
     const char *spool, *users, *keys, *control, *drop, *user, *mail_owner, *postmaster;
     struct conf_strings resolver;
-    const char *log, *log_format, *session_log;
+    const char *log;                /* "stderr", "syslog", "journal" or a file */
+    const char *log_format;         /* "text" or "json" */
+    const char *session_log;        /* NULL: none */
     uint32_t session_log_days;
     const char *ca_file;            /* trust anchors for tls = "verify"; NULL: the system's */
 
     uint64_t max_message_size, auth_line_max, auth_memory, segment_size;
+    uint64_t command_line_max, text_line_max; /* octets of a command line, of a line of a message; CRLF counted */
     uint32_t max_recipients, max_sessions, max_sessions_per_address, auth_failure_limit; /* 0 = no limit */
     uint32_t max_commands, max_errors, max_hops;
     uint32_t smtpd_processes, delivery_processes; /* 0: one a processor core; one */
     uint32_t command_timeout_s, data_timeout_s, session_timeout_s, connect_timeout_s, reply_timeout_s;
+    uint32_t auth_cache_s;          /* how long a verified password is remembered; 0: not at all */
     uint32_t retry_min_s, retry_max_s, expire_after_s, bounce_expire_after_s, delay_notice_s;
     uint64_t generation;            /* set by master, counts reloads */
 
     const struct conf_server *server;
     size_t n_servers;
-    const struct conf_domain *domain;
+    const struct conf_domain *domain; /* by name, in the order of memcmp(): see policy/route.h */
     size_t n_domains;
+    const char *file;               /* as it was named on the command line */
 };
 
+/* Any thread may count; NULL is fine. Loading is in conf/load.h. */
 struct conf *conf_ref(const struct conf *conf);
 void conf_unref(const struct conf **conf);

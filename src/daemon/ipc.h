@@ -105,7 +105,9 @@ enum { IPC_AUTH_FLAG_TLS = 1, IPC_AUTH_FLAG_PLAINTEXT = 2 /* PLAIN without TLS a
        IPC_AUTH_FLAG_INITIAL = 4 /* an initial response was sent, perhaps empty */ };
 struct ipc_auth_start {
     uint16_t flags;
+    uint16_t port;            /* the client's */
     struct str mechanism, server, client, helo, session; /* client = address as text */
+    struct str tls;           /* "TLSv1.3" … or empty, for the log */
     struct str cert_hash;     /* tls-server-end-point: the hash; empty = none */
     struct str exporter;      /* tls-exporter: 32 octets; empty = not TLS 1.3 */
     struct str offered;       /* mechanisms that were offered, space-separated (SCRAM's downgrade check) */
@@ -141,6 +143,7 @@ bool ipc_get_login_start(struct str body, struct ipc_login_start *ret);
 struct ipc_login_response {
     uint8_t has_mechanism;    /* first answer: use this mechanism; response = initial response if has_response */
     uint8_t has_response;
+    uint8_t complete;         /* believe a 235 from now on; before it the server has not proven itself (SCRAM) */
     struct str mechanism, response;
 };
 void ipc_put_login_response(struct buf *b, const struct ipc_login_response *m);

@@ -47,5 +47,8 @@ struct role {
 
 extern const struct role role_smtpd, role_auth, role_keys, role_queue, role_delivery;
 
+/* The whole of an opened file or memfd, from its beginning whatever its offset is. */
+int role_read_file(int fd, struct buf *into, struct err *err);
+
 /* The whole life of a role's process; returns its exit status (sysexits). */
 int role_main(const struct role *role, unsigned index, int master_fd);

@@ -17,7 +17,7 @@ int worker_pool_new(struct loop *loop, const char *name, unsigned threads, unsig
                     struct worker_pool **ret_pool, struct err *err);
 /* Takes the job (embedded in the caller's own structure) or returns ERR_BUSY when queue_max wait. */
 int worker_submit(struct worker_pool *pool, struct worker_job *job);
-unsigned worker_waiting(const struct worker_pool *pool);
+unsigned worker_waiting(struct worker_pool *pool);
 /* Waits for running jobs; queued ones are called back without work having run only if `done` tolerates
  * it: the pool is freed at the end of a process. */
 void worker_pool_free(struct worker_pool **pool);

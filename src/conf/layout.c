@@ -1,0 +1,93 @@
+#include "conf/layout.h"
+
+#include <stdio.h>
+
+enum { NAME_BYTES = 128, PATH_BYTES = 4096 };
+
+static const struct {
+    const char *suffix, *purpose;
+} role_users[] = {
+    { "", "owns the spool" },
+    { "-smtpd", "talks to clients" },
+    { "-keys", "holds the TLS keys" },
+    { "-auth", "holds the user store and credentials" },
+    { "-delivery", "delivers" },
+};
+
+void layout_users(const struct conf *conf, void (*user)(void *arg, const struct layout_user *user), void *arg)
+{
+    char name[NAME_BYTES], drop[NAME_BYTES];
+    snprintf(drop, sizeof drop, "%s-drop", conf->user);
+    bool mail_owner_told = !conf->mail_owner;
+    for (size_t i = 0; i < sizeof role_users / sizeof role_users[0]; i++) {
+        snprintf(name, sizeof name, "%s%s", conf->user, role_users[i].suffix);
+        struct layout_user u = { name, i == 0 ? drop : NULL, role_users[i].purpose };
+        user(arg, &u);
+        mail_owner_told = mail_owner_told || strcmp(conf->mail_owner, name) == 0;
+    }
+    if (!mail_owner_told)
+        user(arg, &(struct layout_user){ conf->mail_owner, NULL, "owns the Maildirs" });
+}
+
+/* The folder that `path` is in; false for a name without one. */
+static bool parent_of(const char *path, char ret_parent[PATH_BYTES])
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        return false;
+    size_t n = slash == path ? 1 : (size_t)(slash - path);
+    return str_copy(str_slice(path, n), ret_parent, PATH_BYTES);
+}
+
+struct folders {
+    void (*folder)(void *arg, const struct layout_folder *folder);
+    void *arg;
+};
+
+static void tell(const struct folders *to, const char *path, const char *owner, const char *group, unsigned mode,
+                 const char *purpose)
+{
+    to->folder(to->arg, &(struct layout_folder){ path, owner, group, mode, purpose });
+}
+
+static void tell_parent(const struct folders *to, const char *file, const char *owner, unsigned mode,
+                        const char *purpose)
+{
+    char parent[PATH_BYTES];
+    if (file && file[0] == '/' && parent_of(file, parent))
+        tell(to, parent, owner, NULL, mode, purpose);
+}
+
+static void tell_maildir(const struct folders *to, const struct conf *conf, const struct conf_domain *domain)
+{
+    static const char scheme[] = "maildir:";
+    char fixed[PATH_BYTES], parent[PATH_BYTES];
+    if (!domain->deliver || strncmp(domain->deliver, scheme, sizeof scheme - 1) != 0)
+        return;
+    struct str rest = str_of(domain->deliver + sizeof scheme - 1), before;
+    str_cut(&rest, '%', &before);
+    if (str_copy(before, fixed, sizeof fixed) && parent_of(fixed, parent))
+        tell(to, parent, conf->mail_owner, NULL, 0751, "Maildirs are made below it");
+}
+
+void layout_folders(const struct conf *conf, void (*folder)(void *arg, const struct layout_folder *folder), void *arg)
+{
+    const struct folders to = { folder, arg };
+    char auth[NAME_BYTES], keys[NAME_BYTES], drop[NAME_BYTES];
+    snprintf(auth, sizeof auth, "%s-auth", conf->user);
+    snprintf(keys, sizeof keys, "%s-keys", conf->user);
+    snprintf(drop, sizeof drop, "%s-drop", conf->user);
+
+    /* Passable for all, since the control socket is in it; what it holds is in folders of mode 0700. */
+    tell(&to, conf->spool, conf->user, NULL, 0711, "the spool");
+    if (conf->drop)
+        tell(&to, conf->drop, conf->user, drop, 0730, "what sendmail leaves while the daemon is down");
+    tell_parent(&to, conf->users, auth, 0700, "the user store");
+    if (conf->keys)
+        tell(&to, conf->keys, keys, NULL, 0700, "TLS keys");
+    for (size_t i = 0; i < conf->n_domains; i++)
+        tell_maildir(&to, conf, &conf->domain[i]);
+    tell_parent(&to, conf->session_log, NULL, 0750, "the session log");
+    for (size_t i = 0; i < conf->n_servers; i++)
+        tell_parent(&to, conf->server[i].protocol_log, NULL, 0750, "a protocol log");
+}

@@ -1,0 +1,320 @@
+/* master: the only process that stays root. It parses nothing from outside but its configuration.
+ *
+ * Happy path: check the configuration, take the spool's lock, open listeners, secrets and logs, start the roles,
+ * say that it is ready; then wait for signals: HUP reload, USR1 reopen logs, TERM or INT drain, CHLD restart.
+ * Ways to fail: mistakes in the configuration (exit 78, all of them listed; 66 when the file cannot be
+ * read), a spool that another daemon uses (exit 75), a role that cannot start (its exit status). */
+#include "daemon/master/master.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "daemon/master/listen.h"
+#include "daemon/master/preflight.h"
+#include "daemon/master/rotate.h"
+#include "daemon/master/snapshot.h"
+#include "daemon/master/spawn.h"
+#include "daemon/shared.h"
+#include "io/now.h"
+
+enum { LOCK_WAIT_MS = 30000, DRAIN_MAX_MS = 60000, RELOAD_TEXT_MAX = 60 * 1024, DAY_MS = 86400000 };
+
+struct master {
+    const struct master_options *options;
+    struct loop *loop;
+    struct log *log;
+    struct spawn *spawn;
+    struct snapshot *snapshot;
+    struct snapshot *old_snapshot;   /* until every role runs the new one */
+    struct loop_signal *hup, *usr1, *term, *interrupt, *child;
+    struct loop_timer *drain_limit, *midnight;
+    int lock_fd, shared_fd, control_fd;
+    uint32_t reload_id;              /* of the queue's question; 0: a signal asked */
+    bool draining;
+    int exit_status;
+};
+
+static void print_mistakes(const struct buf *mistakes, const struct err *err)
+{
+    fwrite(mistakes->p, 1, mistakes->n, stderr);
+    if (mistakes->n == 0)
+        fprintf(stderr, "posternd: %s\n", err_text(err));
+}
+
+/* A new master waits for the roles of one that died: they finish their syncs and replies first. */
+static int take_spool_lock(struct master *m, const char *spool, struct err *err)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/lock", spool);
+    m->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (m->lock_fd < 0)
+        return err_errno(err, errno, "cannot open the spool's lock %s (run: postern setup)", path);
+    int64_t until = now_mono_ms() + LOCK_WAIT_MS;
+    bool told = false;
+    while (flock(m->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        if (now_mono_ms() > until)
+            return err_set(err, ERR_BUSY, "another posternd uses the spool %s (see: fuser %s)", spool, path);
+        if (!told)
+            log_event(m->log, LOG_LEVEL_NOTICE, "master.lock.wait", "waiting for the spool %s", spool);
+        told = true;
+        usleep(20000);
+    }
+    return 0;
+}
+
+static int open_common(struct master *m, struct err *err)
+{
+    const struct conf *conf = m->snapshot->conf;
+    int rc = listen_open_control(conf->control, &m->control_fd, err);
+    if (rc == 0) {
+        m->shared_fd = shared_create();
+        if (m->shared_fd < 0)
+            rc = err_errno(err, -m->shared_fd, "cannot make the shared table");
+    }
+    return rc;
+}
+
+static void on_all_ready(void *arg, uint64_t generation)
+{
+    struct master *m = arg;
+    bool first = m->old_snapshot == NULL;
+    snapshot_free(&m->old_snapshot);
+    struct log_record r;
+    log_begin(&r, m->log, LOG_LEVEL_NOTICE, first ? "master.ready" : "master.reloaded");
+    log_cstr(&r, "config", m->options->config_path);
+    log_int(&r, "generation", (int64_t)generation);
+    log_end(&r);
+    log_flush(m->log);
+    sd_notify(0, "READY=1");
+    if (first && m->options->ready)
+        m->options->ready(m->options->ready_arg);
+    if (m->reload_id)
+        spawn_reloaded(m->spawn, m->reload_id, STR_NONE);
+    m->reload_id = 0;
+}
+
+/* Rejects with the reasons, or hands the new snapshot to the roles. */
+static void reload(struct master *m, uint32_t id)
+{
+    struct buf mistakes;
+    struct err err = { 0 };
+    struct snapshot *next = NULL;
+    buf_init(&mistakes, RELOAD_TEXT_MAX);
+    int rc = m->old_snapshot ? err_set(&err, ERR_BUSY, "a reload is under way; try again when it has ended") : 0;
+    if (rc == 0)
+        rc = snapshot_load(m->options->config_path, m->snapshot->generation + 1, m->snapshot,
+                           m->snapshot->conf->smtpd_processes, &next, &mistakes, &err);
+    if (rc < 0) {
+        if (mistakes.n == 0)
+            buf_addf(&mistakes, "%s\n", err.text);
+        log_event(m->log, LOG_LEVEL_ERROR, "master.reload.refused", "nothing was changed: %.*s",
+                  STR_ARG(buf_str(&mistakes)));
+        if (id)
+            spawn_reloaded(m->spawn, id, buf_str(&mistakes));
+    } else {
+        sd_notify(0, "RELOADING=1");
+        m->reload_id = id;
+        m->old_snapshot = m->snapshot;
+        m->snapshot = next;
+        spawn_reload(m->spawn, next);
+    }
+    buf_done(&mistakes);
+}
+
+static void on_reload_wanted(void *arg, uint32_t id)
+{
+    reload(arg, id);
+}
+
+static void on_hup(void *arg)
+{
+    struct master *m = arg;
+    if (!m->draining)
+        reload(m, 0);
+}
+
+static void reopen_logs(struct master *m)
+{
+    int fd;
+    const char *to = m->snapshot->conf->log;
+    if (log_open_destination(to, &fd, NULL) == 0)
+        log_set_fd(m->log, fd);
+    spawn_log_fds(m->spawn, to);
+    snapshot_reopen_logs(m->snapshot);
+    spawn_reload(m->spawn, m->snapshot);
+}
+
+static void on_usr1(void *arg)
+{
+    struct master *m = arg;
+    if (!m->draining)
+        reopen_logs(m);
+}
+
+static void on_drain_limit(void *arg)
+{
+    struct master *m = arg;
+    log_event(m->log, LOG_LEVEL_WARNING, "master.drain.timeout", "some roles did not end within %d s; ended by force, "
+              "their mail is in the spool", DRAIN_MAX_MS / 1000);
+    spawn_kill(m->spawn);
+}
+
+static void drain(struct master *m, int exit_status)
+{
+    if (m->draining)
+        return;
+    m->draining = true;
+    m->exit_status = exit_status;
+    sd_notify(0, "STOPPING=1");
+    loop_timer_set(m->drain_limit, DRAIN_MAX_MS);
+    spawn_drain(m->spawn);
+}
+
+static void on_term(void *arg)
+{
+    drain(arg, EX_OK);
+}
+
+static void on_child(void *arg)
+{
+    struct master *m = arg;
+    spawn_reap(m->spawn);
+}
+
+static void on_start_failed(void *arg, enum role_id role, int exit_status)
+{
+    struct master *m = arg;
+    log_event(m->log, LOG_LEVEL_ERROR, "master.start.failed", "the %s process could not start; its own message says why",
+              role_name(role));
+    drain(m, exit_status ? exit_status : EX_SOFTWARE);
+}
+
+static void on_all_ended(void *arg)
+{
+    struct master *m = arg;
+    loop_stop(m->loop);
+}
+
+/* The session log is kept by day: at midnight UTC the file gets its day's date behind its name. */
+static void rotate_session_log(struct master *m)
+{
+    const struct conf *conf = m->snapshot->conf;
+    int64_t now = now_wall_ms();
+    loop_timer_set(m->midnight, DAY_MS - now % DAY_MS);
+    if (!conf->session_log)
+        return;
+    rotate_by_day(conf->session_log, conf->session_log_days, now);
+    reopen_logs(m);
+}
+
+static void on_midnight(void *arg)
+{
+    rotate_session_log(arg);
+}
+
+static int watch(struct master *m, struct err *err)
+{
+    int rc = loop_signal_new(m->loop, SIGHUP, on_hup, m, &m->hup, err);
+    if (rc == 0)
+        rc = loop_signal_new(m->loop, SIGUSR1, on_usr1, m, &m->usr1, err);
+    if (rc == 0)
+        rc = loop_signal_new(m->loop, SIGTERM, on_term, m, &m->term, err);
+    if (rc == 0)
+        rc = loop_signal_new(m->loop, SIGINT, on_term, m, &m->interrupt, err);
+    if (rc == 0)
+        rc = loop_signal_new(m->loop, SIGCHLD, on_child, m, &m->child, err);
+    if (rc == 0)
+        rc = loop_timer_new(m->loop, on_drain_limit, m, &m->drain_limit, err);
+    if (rc == 0)
+        rc = loop_timer_new(m->loop, on_midnight, m, &m->midnight, err);
+    if (rc == 0)
+        loop_timer_set(m->midnight, DAY_MS - now_wall_ms() % DAY_MS);
+    return rc;
+}
+
+static int open_log(struct master *m, const struct conf *conf, struct err *err)
+{
+    struct log_options options = { .to = conf->log, .level = LOG_LEVEL_INFO,
+                                   .json = strcmp(conf->log_format, "json") == 0 };
+    int rc = log_open_destination(options.to, &options.fd, err);
+    return rc < 0 ? rc : log_new(m->loop, "master", &options, &m->log, err);
+}
+
+static int start_roles(struct master *m, struct err *err)
+{
+    struct spawn_options options = {
+        .loop = m->loop, .log = m->log, .spool_lock_fd = m->lock_fd, .shared_fd = m->shared_fd,
+        .control_fd = m->control_fd, .all_ready = on_all_ready, .reload_wanted = on_reload_wanted,
+        .start_failed = on_start_failed, .all_ended = on_all_ended, .arg = m,
+    };
+    int rc = spawn_new(&options, &m->spawn, err);
+    if (rc == 0)
+        rc = watch(m, err);
+    if (rc == 0)
+        rc = spawn_start(m->spawn, m->snapshot, err);
+    return rc;
+}
+
+/* What can be said without touching anything: form, users, folders. */
+static int check_first(struct master *m, const struct conf **ret_conf, struct buf *mistakes, struct err *err)
+{
+    struct conf_mistakes found;
+    conf_mistakes_init(&found);
+    int rc = conf_load_file(m->options->config_path, &found, ret_conf, err);
+    conf_mistakes_print(&found, false, mistakes);
+    conf_mistakes_done(&found);
+    if (rc == 0)
+        rc = preflight_check(*ret_conf, m->options->config_path, mistakes, err);
+    return rc;
+}
+
+static int start_from(struct master *m, const struct conf *conf, struct buf *mistakes, struct err *err)
+{
+    int rc = loop_new(&m->loop, err);
+    if (rc == 0)
+        rc = open_log(m, conf, err);
+    if (rc == 0)
+        rc = take_spool_lock(m, conf->spool, err);
+    if (rc == 0)
+        rc = snapshot_load(m->options->config_path, 1, NULL, 0, &m->snapshot, mistakes, err);
+    if (rc == 0)
+        rc = open_common(m, err);
+    if (rc == 0)
+        rc = start_roles(m, err);
+    return rc;
+}
+
+int master_main(const struct master_options *options)
+{
+    static struct master m = { .lock_fd = -1, .shared_fd = -1, .control_fd = -1 };
+    struct err err = { 0 };
+    struct buf mistakes;
+    const struct conf *conf = NULL;
+    buf_init(&mistakes, RELOAD_TEXT_MAX);
+    m.options = options;
+    signal(SIGPIPE, SIG_IGN);
+    umask(077);
+
+    int rc = check_first(&m, &conf, &mistakes, &err);
+    bool unreadable = rc < 0 && rc != ERR_CONFIG;
+    if (rc == 0)
+        rc = start_from(&m, conf, &mistakes, &err);
+    conf_unref(&conf);
+    if (rc < 0)
+        print_mistakes(&mistakes, &err);
+    buf_done(&mistakes);
+    if (rc < 0)
+        return unreadable ? EX_NOINPUT : rc == ERR_CONFIG ? EX_CONFIG : rc == ERR_BUSY ? EX_TEMPFAIL : EX_OSERR;
+    loop_run(m.loop);
+    if (m.exit_status == EX_OK)
+        log_event(m.log, LOG_LEVEL_NOTICE, "master.ended", "every role has ended");
+    log_flush(m.log);
+    unlink(m.snapshot->conf->control);
+    return m.exit_status;
+}

@@ -1,0 +1,309 @@
+#include "daemon/master/snapshot.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/master/listen.h"
+
+enum {
+    CERTIFICATE_MAX_BYTES = 1 << 20,
+    PASSWORD_MAX_BYTES = 64 * 1024,
+    RECIPIENTS_MAX_BYTES = 64 << 20,
+    ANCHORS_MAX_BYTES = 16 << 20,
+};
+
+#define ROLE_BIT(role) (1u << (role))
+
+struct loading {
+    struct snapshot *snapshot;
+    struct buf *mistakes;
+};
+
+static void mistake(struct loading *l, const struct conf_place *place, const char *text)
+{
+    buf_addf(l->mistakes, "%s:%u: %s\n", place->file ? place->file : "configuration", place->line, text);
+}
+
+static struct snapshot_file *add_file(struct loading *l, enum ipc_file_kind kind, const char *name, const char *text)
+{
+    struct snapshot *s = l->snapshot;
+    if (s->n_files == SNAPSHOT_FILES_MAX)
+        return NULL;
+    struct snapshot_file *f = &s->file[s->n_files];
+    *f = (struct snapshot_file){ .kind = kind, .fd = -1, .only_index = -1 };
+    f->name = str_dup(str_of(name ? name : ""));
+    f->text = str_dup(str_of(text ? text : ""));
+    if (!f->name || !f->text) {
+        free(f->name);
+        free(f->text);
+        return NULL;
+    }
+    s->n_files++;
+    return f;
+}
+
+/* A sealed copy of a file in memory. */
+static int copy_to_memory(const char *path, size_t max, int *ret_fd, struct err *err)
+{
+    int from = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (from < 0)
+        return err_errno(err, errno, "cannot read %s", path);
+    int to = memfd_create("postern", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int rc = to < 0 ? err_errno(err, errno, "cannot make a file in memory for %s", path) : 0;
+    char block[16 * 1024];
+    size_t total = 0;
+    while (rc == 0) {
+        ssize_t n = read(from, block, sizeof block);
+        if (n < 0)
+            rc = err_errno(err, errno, "cannot read %s", path);
+        if (n <= 0)
+            break;
+        total += (size_t)n;
+        if (total > max)
+            rc = err_set(err, ERR_LIMIT, "%s is longer than %zu octets", path, max);
+        else if (write(to, block, (size_t)n) != n)
+            rc = err_errno(err, errno, "cannot copy %s", path);
+    }
+    explicit_bzero(block, sizeof block);
+    close(from);
+    if (rc == 0)
+        fcntl(to, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
+    else if (to >= 0)
+        close(to);
+    if (rc == 0)
+        *ret_fd = to;
+    return rc;
+}
+
+struct wanted {
+    const struct conf_place *place;
+    enum ipc_file_kind kind;
+    const char *name, *path;
+    size_t max_bytes;
+    unsigned roles;
+};
+
+static void load_file(struct loading *l, const struct wanted *w)
+{
+    if (!w->path)
+        return;
+    struct err err = { 0 };
+    int fd = -1;
+    struct snapshot_file *f = NULL;
+    int rc = copy_to_memory(w->path, w->max_bytes, &fd, &err);
+    if (rc == 0) {
+        f = add_file(l, w->kind, w->name, w->path);
+        if (!f) {
+            rc = err_set(&err, ERR_LIMIT, "too many files");
+            close(fd);
+        }
+    }
+    if (rc < 0) {
+        mistake(l, w->place, err.text);
+        return;
+    }
+    f->fd = fd;
+    f->roles = w->roles;
+    f->fresh_offset = true;
+}
+
+static int open_append(const char *path)
+{
+    return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+}
+
+static void open_log_file(struct loading *l, const struct conf_place *place, enum ipc_file_kind kind,
+                          const char *name, const char *path)
+{
+    if (!path)
+        return;
+    int fd = open_append(path);
+    if (fd < 0) {
+        struct err err;
+        err_errno(&err, errno, "cannot open the log %s", path);
+        mistake(l, place, err.text);
+        return;
+    }
+    struct snapshot_file *f = add_file(l, kind, name, path);
+    if (!f) {
+        close(fd);
+        return;
+    }
+    f->fd = fd;
+    f->roles = ROLE_BIT(ROLE_SMTPD);
+}
+
+static int borrowed_listener(const struct snapshot *previous, const struct snapshot_file *like)
+{
+    for (size_t i = 0; previous && i < previous->n_files; i++) {
+        const struct snapshot_file *f = &previous->file[i];
+        if (f->kind == IPC_FILE_LISTENER && f->only_index == like->only_index && strcmp(f->text, like->text) == 0)
+            return fcntl(f->fd, F_DUPFD_CLOEXEC, 3);
+    }
+    return -1;
+}
+
+static void load_listeners(struct loading *l, const struct snapshot *previous, const struct conf_server *server,
+                           const struct conf_strings *addresses, enum conf_listener_kind kind, unsigned processes)
+{
+    for (size_t i = 0; i < addresses->n; i++) {
+        for (unsigned p = 0; p < processes; p++) {
+            struct snapshot_file *f = add_file(l, IPC_FILE_LISTENER, server->name, addresses->item[i]);
+            if (!f) {
+                mistake(l, &server->place, "too many listeners");
+                return;
+            }
+            f->detail = (uint8_t)kind;
+            f->roles = ROLE_BIT(ROLE_SMTPD);
+            f->only_index = (int)p;
+            f->fd = borrowed_listener(previous, f);
+            struct err err = { 0 };
+            if (f->fd < 0 && listen_open(addresses->item[i], &f->fd, &err) < 0) {
+                mistake(l, &server->place, err.text);
+                return;
+            }
+        }
+    }
+}
+
+static void load_server(struct loading *l, const struct snapshot *previous, const struct conf_server *server,
+                        unsigned processes)
+{
+    struct wanted w = { .place = &server->place, .kind = IPC_FILE_CERTIFICATE, .name = server->name,
+                        .path = server->certificate, .max_bytes = CERTIFICATE_MAX_BYTES,
+                        .roles = ROLE_BIT(ROLE_SMTPD) | ROLE_BIT(ROLE_KEYS) };
+    load_file(l, &w);
+    if (server->certificate) {
+        w.kind = IPC_FILE_KEY;
+        w.path = server->key ? server->key : server->certificate;
+        w.roles = ROLE_BIT(ROLE_KEYS);
+        load_file(l, &w);
+    }
+    open_log_file(l, &server->place, IPC_FILE_PROTOCOL_LOG, server->name, server->protocol_log);
+    load_listeners(l, previous, server, &server->listen, CONF_LISTEN, processes);
+    load_listeners(l, previous, server, &server->submission, CONF_SUBMISSION, processes);
+    load_listeners(l, previous, server, &server->submissions, CONF_SUBMISSIONS, processes);
+}
+
+static void load_domain(struct loading *l, const struct conf_domain *domain)
+{
+    struct wanted w = { .place = &domain->place, .kind = IPC_FILE_PASSWORD, .name = domain->name,
+                        .path = domain->password_file, .max_bytes = PASSWORD_MAX_BYTES,
+                        .roles = ROLE_BIT(ROLE_AUTH) };
+    load_file(l, &w);
+    if (domain->deliver && domain->recipients && domain->recipients[0] == '/') {
+        w.kind = IPC_FILE_RECIPIENTS;
+        w.path = domain->recipients;
+        w.max_bytes = RECIPIENTS_MAX_BYTES;
+        w.roles = ROLE_BIT(ROLE_SMTPD);
+        load_file(l, &w);
+    }
+}
+
+static int store_bundle(struct snapshot *snapshot, const struct buf *bundle, struct err *err)
+{
+    int fd = memfd_create("postern-conf", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return err_errno(err, errno, "cannot make a file in memory for the configuration");
+    for (size_t done = 0; done < bundle->n;) {
+        ssize_t n = write(fd, bundle->p + done, bundle->n - done);
+        if (n < 0) {
+            int saved = errno;
+            close(fd);
+            return err_errno(err, saved, "cannot copy the configuration");
+        }
+        done += (size_t)n;
+    }
+    fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
+    snapshot->bundle_fd = fd;
+    return 0;
+}
+
+static int load_conf(const char *path, struct snapshot *snapshot, struct buf *mistakes_text, struct err *err)
+{
+    struct conf_mistakes mistakes;
+    struct buf bundle;
+    conf_mistakes_init(&mistakes);
+    buf_init(&bundle, CONF_BUNDLE_MAX);
+    int rc = conf_bundle_write(path, &bundle, &mistakes, &snapshot->conf, err);
+    if (rc == 0)
+        rc = store_bundle(snapshot, &bundle, err);
+    conf_mistakes_print(&mistakes, false, mistakes_text);
+    buf_done(&bundle);
+    conf_mistakes_done(&mistakes);
+    return rc;
+}
+
+int snapshot_load(const char *path, uint64_t generation, const struct snapshot *previous, unsigned smtpd_processes,
+                  struct snapshot **ret_snapshot, struct buf *mistakes, struct err *err)
+{
+    struct snapshot *s = calloc(1, sizeof *s);
+    if (s)
+        s->file = calloc(SNAPSHOT_FILES_MAX, sizeof *s->file);
+    if (!s || !s->file) {
+        free(s);
+        return err_set(err, -ENOMEM, "out of memory for the configuration");
+    }
+    s->bundle_fd = -1;
+    s->generation = generation;
+    int rc = load_conf(path, s, mistakes, err);
+    if (rc == 0) {
+        struct loading l = { s, mistakes };
+        const struct conf *conf = s->conf;
+        conf_set_generation(conf, generation);
+        static const struct conf_place nowhere = { NULL, 0 };
+        struct conf_place top = conf->file ? (struct conf_place){ conf->file, 0 } : nowhere;
+        unsigned processes = smtpd_processes ? smtpd_processes : conf->smtpd_processes;
+        for (size_t i = 0; i < conf->n_servers; i++)
+            load_server(&l, previous, &conf->server[i], processes);
+        for (size_t i = 0; i < conf->n_domains; i++)
+            load_domain(&l, &conf->domain[i]);
+        struct wanted ca = { &top, IPC_FILE_CA, "", conf->ca_file, ANCHORS_MAX_BYTES, ROLE_BIT(ROLE_DELIVERY) };
+        load_file(&l, &ca);
+        open_log_file(&l, &top, IPC_FILE_SESSION_LOG, "", conf->session_log);
+        if (mistakes->n)
+            rc = err_set(err, ERR_CONFIG, "%s cannot be used", path);
+    }
+    if (rc < 0) {
+        snapshot_free(&s);
+        return rc;
+    }
+    *ret_snapshot = s;
+    return 0;
+}
+
+void snapshot_reopen_logs(struct snapshot *s)
+{
+    for (size_t i = 0; i < s->n_files; i++) {
+        struct snapshot_file *f = &s->file[i];
+        if (f->kind != IPC_FILE_PROTOCOL_LOG && f->kind != IPC_FILE_SESSION_LOG)
+            continue;
+        int fd = open_append(f->text);
+        if (fd < 0)
+            continue; /* the old one still takes lines */
+        close(f->fd);
+        f->fd = fd;
+    }
+}
+
+void snapshot_free(struct snapshot **snapshot)
+{
+    struct snapshot *s = *snapshot;
+    if (!s)
+        return;
+    for (size_t i = 0; i < s->n_files; i++) {
+        if (s->file[i].fd >= 0)
+            close(s->file[i].fd);
+        free(s->file[i].name);
+        free(s->file[i].text);
+    }
+    if (s->bundle_fd >= 0)
+        close(s->bundle_fd);
+    conf_unref(&s->conf);
+    free(s->file);
+    free(s);
+    *snapshot = NULL;
+}

@@ -1,0 +1,37 @@
+/* snapshot: a configuration together with everything that it names, opened: what roles work with.
+ *
+ * Files are read once into sealed memory files, so that all roles see the same octets however the file
+ * changes meanwhile; logs are opened to append. Listeners are opened per smtpd process and live as long as
+ * some snapshot names them. A snapshot that cannot be completed changes nothing. */
+#pragma once
+#include "conf/load.h"
+#include "daemon/ipc.h"
+
+enum { SNAPSHOT_FILES_MAX = 4096 };
+
+/* Roles that a file is for, as bits 1 << enum role_id. */
+struct snapshot_file {
+    enum ipc_file_kind kind;
+    uint8_t detail;
+    char *name, *text;
+    int fd;
+    unsigned roles;
+    int only_index;      /* of the process within its role; -1: all */
+    bool fresh_offset;   /* reopened for each receiver, which then reads from the beginning */
+};
+
+struct snapshot {
+    const struct conf *conf;
+    uint64_t generation;
+    int bundle_fd;
+    struct snapshot_file *file;
+    size_t n_files;
+};
+
+/* `previous` (or NULL) lends its listeners. Returns ERR_CONFIG with everything that is wrong in `mistakes`, one a
+ * line, else a negative code and err. */
+int snapshot_load(const char *path, uint64_t generation, const struct snapshot *previous, unsigned smtpd_processes,
+                  struct snapshot **ret_snapshot, struct buf *mistakes, struct err *err);
+void snapshot_free(struct snapshot **snapshot);
+/* Opens the log files anew (rotation). */
+void snapshot_reopen_logs(struct snapshot *snapshot);

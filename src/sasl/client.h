@@ -1,0 +1,42 @@
+/* client: one authentication exchange, the client's side (outbound logins, postern bench).
+ *
+ * sasl_client_new() checks what the mechanism needs; sasl_client_first() gives the initial response, if
+ * the mechanism has one; sasl_client_step() takes each decoded challenge and gives the response. When the
+ * server reports success, sasl_client_complete() must be true: SCRAM demands that the server has proven
+ * that it knows the password. A step of SCRAM costs up to half a second of CPU when the server asks for
+ * a million iterations: not on a loop that serves others. */
+#pragma once
+#include "sasl/sasl.h"
+
+struct sasl_client_options {
+    struct str user, authzid;    /* authzid: usually empty */
+    struct str password;
+    struct sasl_binding binding; /* of this connection; empty without TLS */
+    bool server_offers_plus;     /* a -PLUS variant was in the server's list */
+    struct str nonce;            /* sasl_nonce_text() of random octets, new for each exchange */
+};
+
+struct sasl_client;
+
+/* ERR_SYNTAX: user or password is not usable; ERR_AUTH: the mechanism lacks what it needs. */
+int sasl_client_new(const struct sasl_mechanism *mechanism, const struct sasl_client_options *options,
+                    struct sasl_client **ret_client, struct err *err);
+/* NULL is fine; wipes. */
+void sasl_client_free(struct sasl_client **client);
+/* False: the server speaks first. The view lives until the next call. */
+bool sasl_client_first(struct sasl_client *client, struct str *ret_response);
+/* 0 and the response (it may be empty), or ERR_AUTH with what is wrong: then cancel with "*". */
+int sasl_client_step(struct sasl_client *client, struct str challenge, struct str *ret_response, struct err *err);
+bool sasl_client_complete(const struct sasl_client *client);
+
+/* A mechanism's client side. `state` is state_bytes of zeroed memory that is wiped and freed for it. */
+struct sasl_client_ops {
+    size_t state_bytes;
+    int (*init)(void *state, const struct sasl_mechanism *mechanism, const struct sasl_client_options *options,
+                struct err *err);
+    bool (*first)(void *state, struct str *ret_response);
+    int (*step)(void *state, struct str challenge, struct str *ret_response, struct err *err);
+    bool (*complete)(const void *state);
+    void (*done)(void *state); /* NULL: nothing but the state's own memory */
+};
+extern const struct sasl_client_ops sasl_client_plain, sasl_client_login, sasl_client_scram;

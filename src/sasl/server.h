@@ -1,0 +1,106 @@
+/* server: one authentication exchange, the server's side.
+ *
+ * sasl_server_new(), then sasl_server_step() with each decoded response of the client, and whatever the
+ * step asks for. Each call fills a struct sasl_step: what to do next. Views in it live until the next
+ * call on the same exchange.
+ *
+ *   happy path of PLAIN: step -> CHECK_PASSWORD, checked(RIGHT) -> DONE
+ *   of LOGIN:            step -> CHALLENGE, step -> CHALLENGE, step -> CHECK_PASSWORD, checked -> DONE
+ *   of SCRAM:            step -> NEED_VERIFIER, verifier() -> CHALLENGE, step -> CHALLENGE (the server's
+ *                        signature: SMTP has no success data, RFC 4954 section 4), step (empty) -> DONE
+ *   ways to fail:        any call -> FAILED with the reply and the cause; the exchange is then over.
+ *
+ * A server of SCRAM may send "e=…" before it fails (RFC 5802 section 7); as SMTP has its own reply for
+ * that, this one does not. */
+#pragma once
+#include "sasl/sasl.h"
+
+enum sasl_action {
+    SASL_CHALLENGE,      /* send `challenge` (it may be empty), then step with the response */
+    SASL_CHECK_PASSWORD, /* is `password` right for `authcid`? then sasl_server_checked() */
+    SASL_NEED_VERIFIER,  /* look up `authcid`, then sasl_server_verifier() */
+    SASL_DONE,           /* `authcid` is proven; it wants to act as `authzid` */
+    SASL_FAILED,
+};
+
+/* Why an exchange failed. The words are stable: they are `cause=` in the log. */
+enum sasl_cause {
+    SASL_CAUSE_NONE,
+    SASL_CAUSE_MALFORMED,         /* "malformed" */
+    SASL_CAUSE_TOO_LONG,          /* "too-long" */
+    SASL_CAUSE_UNEXPECTED_INITIAL,/* "unexpected-initial-response" */
+    SASL_CAUSE_EMPTY_USER,        /* "empty-user" */
+    SASL_CAUSE_EMPTY_PASSWORD,    /* "empty-password" */
+    SASL_CAUSE_BAD_USER_NAME,     /* "bad-user-name": SASLprep refuses it */
+    SASL_CAUSE_BAD_PASSWORD,      /* "bad-password" */
+    SASL_CAUSE_UNKNOWN_USER,      /* "unknown-user" */
+    SASL_CAUSE_AUTHZID,           /* "authzid-denied" */
+    SASL_CAUSE_EXTENSION,         /* "unsupported-extension": SCRAM's m= */
+    SASL_CAUSE_BINDING_TYPE,      /* "binding-unsupported" */
+    SASL_CAUSE_BINDING_MISMATCH,  /* "binding-mismatch": somebody in between, or a wrong certificate */
+    SASL_CAUSE_DOWNGRADE,         /* "downgrade": the client believes that -PLUS was not offered */
+    SASL_CAUSE_NONCE,             /* "nonce-mismatch" */
+    SASL_CAUSE_TEMPORARY,         /* "temporary": the caller could not tell */
+    SASL_CAUSE_INTERNAL,          /* "internal": out of memory, or the crypto library failed */
+    SASL_CAUSES,
+};
+struct sasl_failure {
+    const char *cause;
+    uint16_t code;        /* SMTP's reply */
+    const char *enhanced;
+    const char *text;     /* the same for an unknown user and for a wrong password */
+};
+const struct sasl_failure *sasl_failure_of(enum sasl_cause cause);
+
+enum sasl_verdict { SASL_RIGHT, SASL_WRONG, SASL_UNKNOWN_USER, SASL_CANNOT_TELL };
+
+struct sasl_step {
+    enum sasl_action action;
+    enum sasl_cause cause;       /* with SASL_FAILED */
+    struct str challenge;        /* not encoded */
+    struct str authcid;          /* prepared (sasl_prep_user); as far as it is known also with FAILED */
+    struct str authzid;          /* prepared; equal to authcid when the client named none */
+    struct str password;         /* prepared; with CHECK_PASSWORD */
+};
+
+struct sasl_server_options {
+    struct sasl_binding binding;
+    bool plus_offered;           /* SCRAM-…-PLUS was in the list that this client saw */
+    struct str nonce;            /* sasl_nonce_text() of random octets, new for each exchange */
+};
+
+struct sasl_server;
+
+/* NULL when out of memory. Copies what it needs of the options. */
+struct sasl_server *sasl_server_new(const struct sasl_mechanism *mechanism, const struct sasl_server_options *options);
+/* NULL is fine; wipes. */
+void sasl_server_free(struct sasl_server **server);
+const struct sasl_mechanism *sasl_server_mechanism(const struct sasl_server *server);
+/* The exchange asked for a verifier and has none yet. */
+bool sasl_server_waits_for_verifier(const struct sasl_server *server);
+/* As far as the client has said it; lives as long as the exchange. */
+struct str sasl_server_authcid(const struct sasl_server *server);
+
+/* The first call: `has_response` says whether there was an initial response (it may be empty). */
+enum sasl_action sasl_server_step(struct sasl_server *server, bool has_response, struct str response,
+                                  struct sasl_step *ret_step);
+/* The answer to CHECK_PASSWORD; only then. */
+enum sasl_action sasl_server_checked(struct sasl_server *server, enum sasl_verdict verdict, struct sasl_step *ret_step);
+/* The answer to NEED_VERIFIER; only then. SASL_RIGHT with the user's verifier; SASL_UNKNOWN_USER with a decoy
+ * (sasl_verifier_fake): the exchange goes on and fails at its end as with a wrong password; SASL_CANNOT_TELL. */
+enum sasl_action sasl_server_verifier(struct sasl_server *server, enum sasl_verdict verdict,
+                                      const struct sasl_verifier *verifier, struct sasl_step *ret_step);
+
+/* A mechanism's server side. `state` is state_bytes of zeroed memory that is wiped and freed for it. */
+struct sasl_server_ops {
+    size_t state_bytes;
+    bool (*init)(void *state, const struct sasl_mechanism *mechanism, const struct sasl_server_options *options);
+    enum sasl_action (*step)(void *state, bool has_response, struct str response, struct sasl_step *ret_step);
+    enum sasl_action (*verifier)(void *state, enum sasl_verdict verdict, const struct sasl_verifier *verifier,
+                                 struct sasl_step *ret_step); /* NULL: never asks */
+    void (*done)(void *state); /* NULL: nothing but the state's own memory */
+};
+extern const struct sasl_server_ops sasl_server_plain, sasl_server_login, sasl_server_scram;
+
+/* For mechanisms: fills ret_step and returns SASL_FAILED. */
+enum sasl_action sasl_fail(struct sasl_step *ret_step, enum sasl_cause cause);
