@@ -1,0 +1,572 @@
+/* One connection. Happy path: read what the socket has, feed it to the machine, act on each event, write what the
+ * machine has to say, wait for more.
+ *
+ * Ways it stops for a while: the machine waits for an answer (session_resume() goes on), the socket takes no more
+ * output (LOOP_WRITE), TLS is shaking hands. What was read and not taken stays in s->input, and nothing more is
+ * read until it is gone. Ways it ends: the machine says CLOSE, the peer goes away, a deadline passes (the sweep in
+ * smtpd.c calls session_sweep()). A session may be ended inside its own callbacks: then it is freed when the
+ * outermost call returns. */
+#include "daemon/smtpd/session.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/smtpd/signer.h"
+#include "io/now.h"
+
+enum {
+    INPUT_MAX_BYTES = SMTPD_READ_BYTES,
+    READS_PER_TURN = 4,
+    TLS_HANDSHAKE_MS = 30000,
+    CLOSING_MS = 5000,
+    DISCARD_MAX_BYTES = 256 * 1024,
+};
+
+static const char all_mechanisms[] = "SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN";
+
+static void run(struct session *s, struct str in);
+
+static void unlink_session(struct session *s)
+{
+    *s->prev = s->next;
+    if (s->next)
+        s->next->prev = s->prev;
+    s->smtpd->n_sessions--;
+}
+
+/* What the peer sent and nobody will read would make the kernel reset the connection, and the last reply with it. */
+static void discard_unread(int fd)
+{
+    char block[4096];
+    for (int done = 0; done < DISCARD_MAX_BYTES;) {
+        ssize_t n = recv(fd, block, sizeof block, MSG_DONTWAIT);
+        if (n <= 0)
+            break;
+        done += (int)n;
+    }
+}
+
+static void destroy(struct session *s)
+{
+    struct smtpd *smtpd = s->smtpd;
+    login_cancel(s);
+    ask_forget(smtpd->asks, s);
+    mail_discard(s);
+    tell_session(s);
+    tls_free(&s->tls);
+    loop_fd_free(&s->watch);
+    if (s->fd >= 0) {
+        discard_unread(s->fd);
+        close(s->fd);
+    }
+    smtp_server_free(s->machine);
+    buf_wipe(&s->input);
+    free(s->mechanisms);
+    free(s->mechanisms_tls);
+    free(s->user);
+    free(s->mechanism);
+    free(s->helo);
+    free(s->cause);
+    shared_session_end(smtpd->shared, s->shared_slot);
+    unlink_session(s);
+    site_unref(&s->site);
+    free(s);
+    smtpd_session_ended(smtpd);
+}
+
+static void end(struct session *s)
+{
+    s->doomed = true;
+    if (!s->running)
+        destroy(s);
+}
+
+/* ---- policy ---- */
+
+static bool can_sign(const struct session *s)
+{
+    return s->server->tls && signer_available(s->smtpd->signer);
+}
+
+static char *mechanisms_when(const struct session *s, bool tls)
+{
+    struct verdict_session in = {
+        .rules = &s->rules, .listener = s->listener->kind, .tls_possible = can_sign(s), .tls_active = tls,
+        .channel_binding = tls,
+    };
+    struct verdict out;
+    verdict_session(&in, &out);
+    return str_dup(str_of(out.mechanisms));
+}
+
+void session_set_policy(struct session *s)
+{
+    struct verdict_session in = {
+        .rules = &s->rules, .listener = s->listener->kind, .tls_possible = can_sign(s), .tls_active = s->tls != NULL,
+        .authenticated = smtp_server_authenticated(s->machine), .channel_binding = s->tls != NULL,
+    };
+    struct verdict v;
+    verdict_session(&in, &v);
+    free(s->mechanisms);
+    free(s->mechanisms_tls);
+    s->mechanisms = str_dup(str_of(v.mechanisms));
+    s->mechanisms_tls = s->tls ? NULL : mechanisms_when(s, true);
+    s->policy = (struct smtp_server_policy){
+        .deny = v.deny, .starttls_available = v.offer_starttls, .tls_active = s->tls != NULL,
+        .require_tls = v.need_tls, .require_auth = v.need_auth,
+        .line_ends_repair = s->rules.line_ends == CONF_LINE_ENDS_REPAIR,
+        .mechanisms = str_of(s->mechanisms), .mechanisms_tls = str_of(s->mechanisms_tls),
+        .mechanisms_known = str_of(all_mechanisms),
+    };
+    smtp_server_set_policy(s->machine, &s->policy);
+}
+
+static void use_server(struct session *s, struct site_server *server)
+{
+    s->server = server;
+    access_find(server->conf, s->address, &s->rules);
+}
+
+/* ---- TLS ---- */
+
+static void watch_for(struct session *s, enum tls_result result)
+{
+    loop_fd_want(s->watch, result == TLS_WANT_READ ? LOOP_READ : result == TLS_WANT_WRITE ? LOOP_WRITE : 0u);
+}
+
+static void choose_server_by_sni(struct session *s)
+{
+    struct tls_info info;
+    tls_info(s->tls, &info);
+    if (!info.server || strcmp(info.server, s->server->conf->name) == 0)
+        return;
+    for (size_t i = 0; i < s->site->conf->n_servers; i++)
+        if (strcmp(s->site->server[i].conf->name, info.server) == 0)
+            use_server(s, &s->site->server[i]);
+}
+
+static void tls_failed(struct session *s)
+{
+    struct log_record r;
+    char client[NETWORK_TEXT_BYTES];
+    network_address_format(s->address, client);
+    log_begin(&r, s->smtpd->ctx->log, LOG_LEVEL_NOTICE, "tls.failed");
+    log_cstr(&r, "server", s->server->conf->name);
+    log_cstr(&r, "client", client);
+    log_int(&r, "port", s->port);
+    log_cstr(&r, "cause", tls_error(s->tls));
+    log_cstr(&r, "session", s->id);
+    log_end(&r);
+    s->no_more_input = true;
+    end(s);
+}
+
+static void tls_done(struct session *s)
+{
+    bool first = s->phase == SESSION_HANDSHAKE && !s->starttls;
+    s->phase = SESSION_TALK;
+    s->tls_deadline_ms = 0;
+    choose_server_by_sni(s);
+    if (!first) {
+        smtp_server_tls_started(s->machine);
+        s->rights = 0; /* nothing learned in clear text counts any more */
+    }
+    session_set_policy(s);
+    if (first)
+        smtp_server_greet(s->machine, now_mono_ms());
+    run(s, STR_NONE);
+}
+
+static void handshake(struct session *s)
+{
+    enum tls_result result = tls_handshake(s->tls);
+    if (result == TLS_DONE)
+        tls_done(s);
+    else if (result == TLS_FAILED || result == TLS_CLOSED)
+        tls_failed(s);
+    else
+        watch_for(s, result);
+}
+
+void session_tls_ready(void *arg)
+{
+    struct session *s = arg;
+    bool outer = !s->running;
+    s->running = true;
+    handshake(s);
+    if (outer) {
+        s->running = false;
+        if (s->doomed)
+            destroy(s);
+    }
+}
+
+static void begin_tls(struct session *s)
+{
+    struct err err = { 0 };
+    s->tls_wanted = false;
+    s->phase = SESSION_HANDSHAKE;
+    s->tls_deadline_ms = now_mono_ms() + TLS_HANDSHAKE_MS;
+    if (tls_server_session_new(s->server->tls, s->listener->sni, s->fd, &s->input, session_tls_ready, s, &s->tls,
+                               &err) < 0) {
+        log_event(s->smtpd->ctx->log, LOG_LEVEL_ERROR, "tls.failed", "%s", err.text);
+        end(s);
+        return;
+    }
+    handshake(s);
+}
+
+/* ---- output ---- */
+
+static ssize_t write_some(struct session *s, const char *p, size_t n, bool *ret_again)
+{
+    *ret_again = false;
+    if (s->tls) {
+        size_t done = 0;
+        enum tls_result result = tls_write(s->tls, p, n, &done);
+        if (result == TLS_DONE)
+            return (ssize_t)done;
+        *ret_again = result == TLS_WANT_WRITE || result == TLS_WANT_READ;
+        return -1;
+    }
+    ssize_t done = send(s->fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    *ret_again = done < 0 && (errno == EAGAIN || errno == EINTR);
+    return done;
+}
+
+/* True when everything is out; false when the socket takes no more, or the connection is gone (then doomed). */
+static bool flush(struct session *s)
+{
+    struct buf *out = smtp_server_output(s->machine);
+    while (out->n) {
+        bool again;
+        ssize_t n = write_some(s, out->p, out->n, &again);
+        if (n > 0) {
+            buf_consume(out, (size_t)n);
+        } else if (again) {
+            return false;
+        } else {
+            smtp_server_lost(s->machine);
+            buf_clear(out);
+            s->no_more_input = true;
+            end(s);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- events ---- */
+
+static bool on_helo(struct session *s, const struct smtp_server_event *event)
+{
+    free(s->helo);
+    s->helo = str_dup(event->data);
+    return true;
+}
+
+static bool on_starttls(struct session *s, const struct smtp_server_event *event)
+{
+    (void)event;
+    if (!can_sign(s)) {
+        smtp_server_reject(s->machine, 454, "4.7.0", "TLS is not available for the moment, try again later");
+        return true;
+    }
+    smtp_server_accept(s->machine);
+    s->starttls = true;
+    s->tls_wanted = true;
+    return false;
+}
+
+static bool on_abort(struct session *s, const struct smtp_server_event *event)
+{
+    (void)event;
+    mail_discard(s);
+    return true;
+}
+
+/* How each event is met. True: feed again; false: stop here (an answer comes later, or nothing more to do). */
+static bool on_event(struct session *s, const struct smtp_server_event *event)
+{
+    switch (event->type) {
+    case SMTP_SERVER_HELO: return on_helo(s, event);
+    case SMTP_SERVER_STARTTLS: return on_starttls(s, event);
+    case SMTP_SERVER_AUTH:
+    case SMTP_SERVER_AUTH_RESPONSE:
+    case SMTP_SERVER_AUTH_CANCEL: return login_event(s, event);
+    case SMTP_SERVER_MAIL:
+    case SMTP_SERVER_RCPT:
+    case SMTP_SERVER_DATA:
+    case SMTP_SERVER_BODY:
+    case SMTP_SERVER_COMMIT: return mail_event(s, event);
+    case SMTP_SERVER_ABORT: return on_abort(s, event);
+    case SMTP_SERVER_FLUSH: return flush(s);
+    case SMTP_SERVER_CLOSE:
+        s->phase = SESSION_CLOSING;
+        s->tls_deadline_ms = now_mono_ms() + CLOSING_MS;
+        return false;
+    case SMTP_SERVER_READ:
+    case SMTP_SERVER_WAIT: return false;
+    }
+    return false;
+}
+
+static void keep_rest(struct session *s, struct str rest)
+{
+    if (s->phase == SESSION_CLOSING) {
+        buf_done(&s->input);
+        return;
+    }
+    bool inside = s->input.n && rest.p >= s->input.p && rest.p <= s->input.p + s->input.n;
+    if (inside) {
+        buf_consume(&s->input, (size_t)(rest.p - s->input.p));
+    } else {
+        assert(s->input.n == 0);
+        buf_add(&s->input, rest); /* at most one read, which fits */
+    }
+    if (s->input.n == 0)
+        buf_done(&s->input); /* an idle session holds no buffer */
+}
+
+static void after_run(struct session *s)
+{
+    if (s->doomed)
+        return;
+    bool out_done = flush(s);
+    if (s->doomed)
+        return;
+    if (s->tls_wanted && out_done) {
+        begin_tls(s);
+        return;
+    }
+    if (s->phase == SESSION_CLOSING && out_done) {
+        if (s->tls)
+            tls_shutdown(s->tls);
+        end(s);
+        return;
+    }
+    unsigned want = out_done ? 0 : LOOP_WRITE;
+    if (s->phase == SESSION_TALK && s->input.n == 0 && !s->no_more_input && out_done && !s->tls_wanted)
+        want |= LOOP_READ;
+    loop_fd_want(s->watch, want);
+}
+
+static void run(struct session *s, struct str in)
+{
+    bool outer = !s->running;
+    s->running = true;
+    int64_t now_ms = loop_now_ms(s->smtpd->ctx->loop);
+    while (!s->doomed) {
+        struct smtp_server_event event;
+        size_t used = 0;
+        smtp_server_feed(s->machine, in, now_ms, &used, &event);
+        in = str_skip(in, used);
+        if (!on_event(s, &event))
+            break;
+    }
+    if (!s->doomed)
+        keep_rest(s, in);
+    after_run(s);
+    if (outer) {
+        s->running = false;
+        if (s->doomed)
+            destroy(s);
+    }
+}
+
+void session_resume(struct session *s)
+{
+    if (s->running || s->doomed || s->phase == SESSION_HANDSHAKE)
+        return; /* the running feed goes on by itself */
+    if (s->phase == SESSION_CLOSING)
+        run(s, STR_NONE);
+    else
+        run(s, buf_str(&s->input));
+}
+
+/* ---- input ---- */
+
+static void peer_gone(struct session *s)
+{
+    s->no_more_input = true;
+    smtp_server_lost(s->machine);
+    run(s, STR_NONE);
+}
+
+/* Octets read into *ret_p; 0: none now; negative: the peer is gone. */
+static ssize_t read_some(struct session *s, char *p, size_t n)
+{
+    if (s->tls) {
+        size_t got = 0;
+        enum tls_result result = tls_read(s->tls, p, n, &got);
+        if (result == TLS_DONE)
+            return (ssize_t)got;
+        return result == TLS_WANT_READ || result == TLS_WANT_WRITE ? 0 : -1;
+    }
+    ssize_t got = recv(s->fd, p, n, MSG_DONTWAIT);
+    if (got > 0)
+        return got;
+    return got < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;
+}
+
+static void read_input(struct session *s)
+{
+    char *p = s->smtpd->scratch;
+    for (int i = 0; i < READS_PER_TURN && !s->doomed; i++) {
+        if (s->input.n || s->no_more_input || s->phase != SESSION_TALK || s->tls_wanted)
+            return;
+        ssize_t n = read_some(s, p, SMTPD_READ_BYTES);
+        if (n < 0) {
+            peer_gone(s);
+            return;
+        }
+        if (n == 0)
+            return;
+        s->octets_in += (uint64_t)n;
+        run(s, str_slice(p, (size_t)n));
+        /* A short read has emptied the socket; TLS may hold more than the socket shows. */
+        if ((size_t)n < SMTPD_READ_BYTES && !s->doomed && !(s->tls && tls_pending(s->tls)))
+            return;
+    }
+}
+
+static void on_ready(void *arg, unsigned events)
+{
+    struct session *s = arg;
+    s->running = true;
+    if (s->phase == SESSION_HANDSHAKE) {
+        handshake(s);
+    } else {
+        if (events & LOOP_WRITE)
+            run(s, buf_str(&s->input));
+        if ((events & LOOP_READ) && !s->doomed)
+            read_input(s);
+    }
+    s->running = false;
+    if (s->doomed)
+        destroy(s);
+}
+
+/* ---- life ---- */
+
+static void make_id(struct smtpd *smtpd, char ret_id[SMTPD_ID_BYTES])
+{
+    snprintf(ret_id, SMTPD_ID_BYTES, "%016llX", (unsigned long long)(smtpd->id_base + smtpd->id_count++));
+}
+
+static int make_machine(struct session *s)
+{
+    struct smtp_server_options options = {
+        .hostname = str_of(s->server->conf->name), .banner = STR("Postern"), .limits = &s->server->limits,
+        .auth_budget = &s->smtpd->auth_budget,
+    };
+    if (s->server->protocol_log) {
+        options.trace = tell_trace;
+        options.trace_arg = s;
+    }
+    return smtp_server_new(&options, &s->machine);
+}
+
+/* Too many sessions: one line, without waiting for anything. */
+static void turn_away(int fd, enum limit_session why)
+{
+    struct str line = why == LIMIT_SESSION_ALL
+                          ? STR("421 4.3.2 Too many connections, try again later\r\n")
+                          : STR("421 4.7.0 Too many connections from your address, try again later\r\n");
+    (void)!send(fd, line.p, line.n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    discard_unread(fd);
+    close(fd);
+}
+
+static struct session *make_session(struct smtpd *smtpd, struct site_listener *listener, int fd,
+                                    const unsigned char address[16], uint16_t port)
+{
+    struct session *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    struct err err;
+    s->smtpd = smtpd;
+    s->listener = listener;
+    s->fd = fd;
+    s->port = port;
+    memcpy(s->address, address, sizeof s->address);
+    make_id(smtpd, s->id);
+    buf_init(&s->input, INPUT_MAX_BYTES);
+    use_server(s, listener->server);
+    if (make_machine(s) < 0 || loop_fd_new(smtpd->ctx->loop, fd, on_ready, s, &s->watch, &err) < 0) {
+        smtp_server_free(s->machine);
+        free(s);
+        return NULL;
+    }
+    s->site = site_ref(listener->site);
+    s->begun_mono_ms = loop_now_ms(smtpd->ctx->loop);
+    s->begun_wall_ms = now_wall_ms();
+    s->next = smtpd->sessions;
+    s->prev = &smtpd->sessions;
+    if (s->next)
+        s->next->prev = &s->next;
+    smtpd->sessions = s;
+    smtpd->n_sessions++;
+    return s;
+}
+
+void session_begin(struct smtpd *smtpd, struct site_listener *listener, int fd, const unsigned char address[16],
+                   uint16_t port)
+{
+    int slot;
+    enum limit_session limit = shared_session_begin(smtpd->shared, listener->site->conf, address, &slot);
+    if (limit != LIMIT_SESSION_OK) {
+        turn_away(fd, limit);
+        return;
+    }
+    struct session *s = make_session(smtpd, listener, fd, address, port);
+    if (!s) {
+        shared_session_end(smtpd->shared, slot);
+        turn_away(fd, LIMIT_SESSION_ALL);
+        return;
+    }
+    s->shared_slot = slot;
+    s->running = true;
+    if (listener->kind == CONF_SUBMISSIONS) {
+        if (can_sign(s)) {
+            begin_tls(s);
+        } else { /* without keys there is no way to say anything on this port */
+            log_event(smtpd->ctx->log, LOG_LEVEL_WARNING, "tls.failed", "%s: the keys process is not there",
+                      listener->text);
+            end(s);
+        }
+    } else {
+        session_set_policy(s);
+        smtp_server_greet(s->machine, s->begun_mono_ms);
+        run(s, STR_NONE);
+    }
+    s->running = false;
+    if (s->doomed)
+        destroy(s);
+}
+
+void session_shutdown(struct session *s)
+{
+    if (s->phase == SESSION_HANDSHAKE) {
+        end(s);
+        return;
+    }
+    smtp_server_shutdown(s->machine);
+    session_resume(s);
+}
+
+void session_sweep(struct session *s, int64_t now_ms)
+{
+    if (s->phase != SESSION_TALK) {
+        if (s->tls_deadline_ms && s->tls_deadline_ms <= now_ms)
+            end(s);
+        return;
+    }
+    if (smtp_server_deadline_ms(s->machine) > now_ms)
+        return;
+    smtp_server_timeout(s->machine, now_ms);
+    session_resume(s);
+}

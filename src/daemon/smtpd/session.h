@@ -1,0 +1,8 @@
+/* session: what the rest of smtpd asks of a connection beyond smtpd.h. */
+#pragma once
+#include "daemon/smtpd/smtpd.h"
+
+/* Ends the session if its time is over. May free it. */
+void session_sweep(struct session *s, int64_t now_ms);
+/* A session has gone (smtpd.c): the last one may let a drain end. */
+void smtpd_session_ended(struct smtpd *smtpd);
