@@ -214,7 +214,7 @@ static int resolve_folder(struct users *users, struct err *err)
     int saved = errno;
     free(folder);
     if (!real && saved == ENOENT)
-        return err_set(err, ERR_ABSENT, "there is no folder for the user store %s; run: postern setup", users->path);
+        return err_set(err, ERR_ABSENT, "there is no user store %s: its folder is missing; run: postern setup", users->path);
     if (!real)
         return err_errno(err, saved, "cannot reach the folder of the user store %s", users->path);
     if (asprintf(&users->real, "%s/%s", real, slash ? slash + 1 : users->path) < 0)
