@@ -23,7 +23,7 @@ struct smtp_body {
     enum smtp_body_fault fault;
     size_t text_line_max_bytes; /* without CRLF; 0: no limit */
     uint64_t max_bytes;         /* of content; 0: no limit */
-    uint64_t content_bytes;     /* handed out */
+    uint64_t content_bytes;     /* handed out so far; of a message at fault it says nothing */
     size_t line_bytes;
     unsigned char at;           /* enum in body.c; 0 = start of a line */
     struct smtp_line line;      /* line.high: octets above 127 came */

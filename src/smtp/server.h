@@ -39,10 +39,10 @@
 struct smtp_server_limits {
     size_t line_max_bytes;          /* command line without CRLF, at least 512: 500 5.5.2 */
     size_t auth_line_max_bytes;     /* AUTH command and its response lines: 500 5.5.6 */
-    size_t line_swallow_max_bytes;  /* of one over-long line, then 421 4.7.0 and CLOSE */
+    size_t line_swallow_max_bytes;  /* of one line, however bad; beyond it 421 4.7.0 and CLOSE */
     size_t text_line_max_bytes;     /* line of a message without CRLF; RFC 5321 says 998: 554 5.6.0 */
     uint64_t max_message_bytes;     /* content without dots: 552 5.3.4 at MAIL, at BDAT, or at the end of data */
-    uint64_t max_swallow_bytes;     /* of a message already refused; beyond it the refusal comes at once, with CLOSE */
+    uint64_t max_swallow_bytes;     /* a refused message is read to its end only if no longer: else the refusal at once, and CLOSE */
     unsigned max_recipients;        /* accepted in one transaction: 452 4.5.3 */
     unsigned max_commands;          /* since the last accepted message, not counting accepted RCPT and non-empty BDAT: 421 4.7.0 */
     unsigned max_errors;            /* since the last accepted message: the next command gets 421 4.7.0 */
@@ -123,7 +123,7 @@ enum smtp_server_event_type {
     SMTP_SERVER_FLUSH,         /* much output is waiting: write it out, then feed the rest */
     SMTP_SERVER_WAIT,          /* an answer is still owed, nothing was used */
     SMTP_SERVER_HELO,          /* told: EHLO or HELO was accepted; data = the name */
-    SMTP_SERVER_STARTTLS,      /* asks: accept (then write out, handshake, smtp_server_tls_started) or reject (454 4.7.0) */
+    SMTP_SERVER_STARTTLS,      /* asks: accept (then, unless smtp_server_closed(), write out, handshake, smtp_server_tls_started) or reject (454 4.7.0) */
     SMTP_SERVER_AUTH,          /* asks: mechanism, has_initial, data; auth_challenge or auth_done */
     SMTP_SERVER_AUTH_RESPONSE, /* asks: data; auth_challenge or auth_done */
     SMTP_SERVER_AUTH_CANCEL,   /* told: the exchange ended (cancelled, malformed); the peer has its 5xx already */

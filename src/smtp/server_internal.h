@@ -77,7 +77,6 @@ struct smtp_server {
     int64_t started_ms, since_ms, data_started_ms;
     uint64_t data_bytes;  /* of the message or chunk, as they came */
     uint64_t chunk_left_bytes;
-    uint64_t swallowed_bytes;
 
     char *helo;
     struct smtp_line scan;

@@ -110,6 +110,8 @@ static void act(struct run *r, const struct smtp_server_event *ev)
         HOLD(r->open && !r->cr && ev->transaction->n_recipients > 0);
         HOLD(r->content.failed || r->content.n == 0 || r->content.p[r->content.n - 1] == '\n');
         r->open = false;
+        HOLD(r->content.failed || ev->transaction->content_bytes == r->content.n);
+        buf_clear(&r->content);
         if (next(&r->answers) % 8)
             smtp_server_committed(r->s, STR("Q"));
         else
@@ -118,6 +120,7 @@ static void act(struct run *r, const struct smtp_server_event *ev)
     case SMTP_SERVER_ABORT:
         HOLD(r->open);
         r->open = r->cr = false;
+        buf_clear(&r->content);
         break;
     default:
         break;
@@ -186,8 +189,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     struct run whole, cut;
     play(data, in, false, &whole);
     play(data, in, true, &cut);
-    /* Whether something stands behind STARTTLS is told by what has come. */
-    if (!(data[1] & 1)) {
+    /* Whether something stands behind STARTTLS is told by what has come, and only a line that came in pieces takes memory. */
+    if (!(data[1] & 1) && !(data[0] & 4)) {
         HOLD(str_eq(buf_str(&whole.replies), buf_str(&cut.replies)));
         HOLD(whole.replies.failed == cut.replies.failed);
     }
