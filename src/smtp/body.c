@@ -3,8 +3,8 @@
 #include <assert.h>
 
 enum {
-    AT_START,    /* behind CRLF, or at the very beginning: a dot here is framing */
-    AT_DOT,      /* a dot at the start was taken away; CRLF now is the end */
+    AT_START, /* behind CRLF, or at the very beginning: a dot here is framing */
+    AT_DOT,   /* a dot at the start was taken away; CRLF now is the end */
     AT_MIDDLE,
     AT_REPAIRED, /* behind a bare LF that went out as CRLF: a line start for people, not for dots */
 };
@@ -20,7 +20,7 @@ static struct str hand_out(const struct smtp_body *b, struct str slice)
     return b->fault ? STR_NONE : slice;
 }
 
-/* Counted as it is scanned, not as it is handed out: which fault is the first must not hang on the cuts of the input. */
+/* Counted as it is scanned, not as it is handed out: which fault is the first must not hang on the input's cuts. */
 static void count(struct smtp_body *b, size_t n)
 {
     if (b->max_bytes && n > b->max_bytes - b->content_bytes)

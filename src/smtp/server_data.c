@@ -46,10 +46,8 @@ void server_data_accepted(struct smtp_server *s)
 static const char *abort_text(enum smtp_body_fault fault)
 {
     static const char *const texts[] = {
-        [SMTP_BODY_BARE_CR] = "bare CR in the message",
-        [SMTP_BODY_BARE_LF] = "bare LF in the message",
-        [SMTP_BODY_NUL] = "NUL in the message",
-        [SMTP_BODY_LONG_LINE] = "line too long in the message",
+        [SMTP_BODY_BARE_CR] = "bare CR in the message", [SMTP_BODY_BARE_LF] = "bare LF in the message",
+        [SMTP_BODY_NUL] = "NUL in the message",         [SMTP_BODY_LONG_LINE] = "line too long in the message",
         [SMTP_BODY_TOO_BIG] = "message too big",
     };
     return texts[fault];

@@ -1,10 +1,10 @@
 /* Command lines and AUTH response lines, from input cut anywhere.
  *
- * A line that lies whole in the input is used where it lies. Only what must wait for more input is copied, and the copy is given back at the
- * line's end, so that an idle session holds none. Copies are wiped: an AUTH line holds a password.
+ * A line that lies whole in the input is used where it lies. Only what must wait for more input is copied, and the copy
+ * is given back at the line's end, so that an idle session holds none. Copies are wiped: an AUTH line holds a password.
  *
- * What goes wrong: a bare CR, bare LF or NUL is answered at once and the line thrown away up to its CRLF; an over-long line,
- * or one there is no AUTH memory for, is thrown away and answered at its CRLF. */
+ * What goes wrong: a bare CR, bare LF or NUL is answered at once and the line thrown away up to its CRLF; an over-long
+ * line, or one there is no AUTH memory for, is thrown away and answered at its CRLF. */
 #include "smtp/server_internal.h"
 
 #include <assert.h>
