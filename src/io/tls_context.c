@@ -186,7 +186,8 @@ static int server_context_fill(struct tls_server_context *context, const struct 
     SSL_CTX_set_client_hello_cb(context->ctx, tls_client_hello, NULL);
     if (!context_use_chain(context->ctx, options->certificate_pem))
         return tls_openssl_error(err, "the certificate cannot be used for ", options->name);
-    if (SSL_CTX_use_PrivateKey(context->ctx, options->key) <= 0)
+    /* A key of another type would go into a place of its own, unseen by the first call. */
+    if (SSL_CTX_use_PrivateKey(context->ctx, options->key) <= 0 || SSL_CTX_check_private_key(context->ctx) <= 0)
         return tls_openssl_error(err, "the private key cannot be used with the certificate of ", options->name);
     return 0;
 }

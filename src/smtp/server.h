@@ -170,7 +170,7 @@ void smtp_server_feed(struct smtp_server *s, struct str in, int64_t now_ms, size
 struct buf *smtp_server_output(struct smtp_server *s);
 
 void smtp_server_accept(struct smtp_server *s);
-/* code 400 to 599; enhanced "5.7.1" or NULL for none; text one line, control characters in it are replaced. 421 closes. */
+/* code 400 to 599; enhanced "5.7.1" or NULL; text one line, control characters in it are replaced. 421 closes. */
 void smtp_server_reject(struct smtp_server *s, unsigned code, const char *enhanced, const char *text);
 /* 250 2.0.0 Ok: queued as QID. Only after the message is durable. */
 void smtp_server_committed(struct smtp_server *s, struct str queue_id);
