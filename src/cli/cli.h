@@ -42,7 +42,7 @@ struct cli_verb {
     bool as_program;       /* a name that the program may have (argv[0]: sendmail, mailq …): gets argv untouched */
 };
 
-cli_verb_fn cli_check, cli_config;
+cli_verb_fn cli_check, cli_config, cli_setup, cli_user;
 
 /* "postern: text" on stderr; returns `status`. */
 int cli_fail(enum cli_exit status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

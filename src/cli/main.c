@@ -12,6 +12,10 @@ static const struct cli_verb verbs[] = {
       .summary = "look for mistakes in the configuration and in the files that it names" },
     { .name = "config", .run = cli_config, .usage = "config --dump [--non-default] [-c FILE] [--json]",
       .summary = "show the configuration as it is understood" },
+    { .name = "setup", .run = cli_setup, .usage = "setup [-c FILE]",
+      .summary = "make the system users and folders that the configuration names" },
+    { .name = "user", .run = cli_user, .usage = "user add|passwd|list|delete [NAME] [--address ADDRESS] [-c FILE] [--json]",
+      .summary = "say who may log in" },
 };
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 
