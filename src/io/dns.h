@@ -1,9 +1,10 @@
-/* dns: questions to the DNS, asynchronous, over the loop; validates DNSSEC where the zone is signed.
+/* dns: questions to the DNS, asynchronous, over the loop; can validate DNSSEC.
  *
  * One resolver per process and configuration; it opens files (resolv.conf, trust anchor) only in
  * dns_new(), so make it before the sandbox closes. Afterwards it needs socket, bind, connect, sendto and
  * recvfrom. A cache lives inside; a new configuration means a new resolver. The library's built-in local
- * zones are removed: names below .test and reverse zones of private networks are asked like any other. */
+ * zones are removed: names below .test and reverse zones of private networks are asked like any other. Only
+ * "localhost" is answered from inside (RFC 6761 section 6.3). /etc/hosts is not read: MX hosts are the DNS's. */
 #pragma once
 #include <netinet/in.h>
 
@@ -59,8 +60,11 @@ struct dns_answer {
     const char *error;       /* one sentence for DNS_FAILED, else NULL */
 };
 
-/* `resolver`: "address:port", "[v6]:port" or a bare address (port 53); none: those of /etc/resolv.conf. */
-int dns_new(struct loop *loop, const char *const *resolver, size_t n_resolvers, struct dns **ret_dns, struct err *err);
+/* `resolver`: "address:port", "[v6]:port" or a bare address (port 53); none: those of /etc/resolv.conf.
+ * `anchor_file`: trust anchor (dns-root-data's /usr/share/dns/root.key); answers are then validated, and zones
+ * that the root does not know are bogus. NULL: nothing is validated and nothing is `secure`. */
+int dns_new(struct loop *loop, const char *const *resolver, size_t n_resolvers, const char *anchor_file,
+            struct dns **ret_dns, struct err *err);
 /* Open questions are dropped without a callback. */
 void dns_free(struct dns **dns);
 

@@ -72,8 +72,8 @@ struct tls_server_set *tls_server_set_ref(struct tls_server_set *set);
 void tls_server_set_unref(struct tls_server_set **set);
 
 /* `plain` as told above; NULL on a port that speaks TLS from the first octet. `set` may be NULL. `ready`
- * is called as ready(arg) from the signer's answer, never from within a call of this file on the same
- * session. The descriptor stays the caller's and outlives the session. */
+ * is called as ready(arg) from the signer's answer, or from tls_handshake() or tls_free() of another session
+ * that made room; never from within a call of this file on the same session. The descriptor stays the caller's and outlives the session. */
 int tls_server_session_new(struct tls_server_context *context, struct tls_server_set *set, int fd,
                            struct buf *plain, void (*ready)(void *arg), void *arg, struct tls_session **ret_session,
                            struct err *err);
@@ -95,7 +95,8 @@ enum tls_result tls_handshake(struct tls_session *session);
 enum tls_result tls_read(struct tls_session *session, void *p, size_t n, size_t *ret_n);
 /* May take less than `n`; after TLS_WANT_* call again with at least the same octets (they may have moved). */
 enum tls_result tls_write(struct tls_session *session, const void *p, size_t n, size_t *ret_n);
-/* True when tls_read() has something without reading the descriptor. */
+/* True when octets wait inside the session: after a pause in reading call tls_read() before watching the
+ * descriptor again. */
 bool tls_pending(const struct tls_session *session);
 /* Sends close_notify and does not wait for the peer's. TLS_DONE, TLS_WANT_WRITE or TLS_FAILED. */
 enum tls_result tls_shutdown(struct tls_session *session);
