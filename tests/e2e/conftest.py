@@ -32,7 +32,7 @@ def pki(tmp_path_factory):
     stranger = Authority(folder / "stranger", "Stranger CA")
     return types.SimpleNamespace(
         ca=ca, mail=ca.issue("mail.corp.test"), partner=ca.issue("partner.corp.test", "rsa"),
-        sink=ca.issue("sink.test", names=["smtp.partner.test"]), wrong_name=ca.issue("elsewhere.test"),
+        sink=ca.issue("sink.test", names=["smtp.partner.test", "hop.partner.test"]), wrong_name=ca.issue("elsewhere.test"),
         untrusted=stranger.issue("sink.test"))
 
 
