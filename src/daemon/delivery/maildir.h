@@ -4,6 +4,8 @@
  * Lines end with LF, as Maildir readers expect. Folders are made 0700 on first delivery, missing parents
  * below the configured path too. */
 #pragma once
+#include <sys/types.h>
+
 #include "base/buf.h"
 #include "base/err.h"
 

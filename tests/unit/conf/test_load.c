@@ -123,6 +123,14 @@ static void test_includes(void **state)
     assert_string_equal(s->host[1].place.file, "etc/conf.d/../hosts.inc");
     assert_int_equal(s->host[1].place.line, 2);
     assert_string_equal(s->host[1].mechanisms.item[0], "LOGIN");
+    struct conf_place place = conf_place_of(conf, s->name, "certificate", s->place);
+    assert_string_equal(place.file, "etc/conf.d/10.conf");
+    assert_int_equal(place.line, 3);
+    place = conf_place_of(conf, conf->file, "session_log", (struct conf_place){ 0 });
+    assert_string_equal(place.file, "etc/one.inc");
+    assert_int_equal(place.line, 2);
+    assert_int_equal(conf_place_of(conf, s->host[1].network, "mechanisms", s->place).line, 2);
+    assert_int_equal(conf_place_of(conf, s->host[0].network, "mechanisms", s->place).line, s->place.line);
     assert_int_equal(s->host[0].mechanisms.n, 3);
     const struct conf_domain *d = domain(conf, "*");
     assert_int_equal(d->via.n, 2);
