@@ -99,7 +99,6 @@ struct conf {
     const char *file;               /* as it was named on the command line */
 };
 
-/* Counted without locks: a snapshot belongs to one thread, or its references are taken before the threads run.
- * NULL is fine. Loading is in conf/load.h. */
+/* Any thread may count; NULL is fine. Loading is in conf/load.h. */
 struct conf *conf_ref(const struct conf *conf);
 void conf_unref(const struct conf **conf);

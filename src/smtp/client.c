@@ -497,18 +497,31 @@ int64_t smtp_client_deadline_ms(const struct smtp_client *client)
     return client->deadline_ms;
 }
 
+static const char *doing(const struct smtp_client *client)
+{
+    static const char *const text[SMTP_CLIENT_STAGES] = {
+        [SMTP_CLIENT_STAGE_GREETING] = "waiting for the greeting", [SMTP_CLIENT_STAGE_EHLO] = "performing the EHLO handshake",
+        [SMTP_CLIENT_STAGE_STARTTLS] = "starting TLS",             [SMTP_CLIENT_STAGE_AUTH] = "authenticating",
+        [SMTP_CLIENT_STAGE_READY] = "idle",                        [SMTP_CLIENT_STAGE_RSET] = "sending RSET",
+        [SMTP_CLIENT_STAGE_MAIL] = "sending MAIL FROM",            [SMTP_CLIENT_STAGE_RCPT] = "sending RCPT TO",
+        [SMTP_CLIENT_STAGE_DATA] = "sending DATA command",         [SMTP_CLIENT_STAGE_BODY] = "sending message body",
+        [SMTP_CLIENT_STAGE_END] = "sending end of data -- message may be sent more than once",
+        [SMTP_CLIENT_STAGE_QUIT] = "sending QUIT",
+    };
+    return text[smtp_client_stage(client)];
+}
+
 void smtp_client_timeout(struct smtp_client *client)
 {
     client->orderly = client->state == SMTP_CLIENT_QUIT_SENT;
-    smtp_client_over(client, "4.4.2", "conversation timed out while waiting for %s",
-                     smtp_client_stage_name(smtp_client_stage(client)));
+    smtp_client_over(client, "4.4.2", "conversation timed out while %s", doing(client));
 }
 
 void smtp_client_closed(struct smtp_client *client, const char *why)
 {
     client->orderly = client->state == SMTP_CLIENT_QUIT_SENT || client->state == SMTP_CLIENT_IDLE;
-    smtp_client_over(client, "4.4.2", "lost connection while waiting for %s%s%s",
-                     smtp_client_stage_name(smtp_client_stage(client)), why ? ": " : "", why ? why : "");
+    smtp_client_over(client, "4.4.2", "lost connection while %s%s%s", doing(client), why ? ": " : "",
+                     why ? why : "");
 }
 
 void smtp_client_tls_started(struct smtp_client *client, int64_t now_ms)

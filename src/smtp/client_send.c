@@ -364,7 +364,8 @@ static void reply_final(struct smtp_client *client, const struct smtp_reply *rep
     }
     if (!client->options.lmtp) {
         settle_all(client, SMTP_CLIENT_STAGE_END, reply);
-        finish(client, false);
+        /* After a refused chunk nothing is certain but RSET (RFC 3030 section 2). */
+        finish(client, s->with_bdat && reply->code >= 400);
         return;
     }
     while (client->rcpt[s->final_rcpt].state != SMTP_CLIENT_RCPT_ACCEPTED)
@@ -411,13 +412,12 @@ void smtp_client_sending_reply(struct smtp_client *client, const struct smtp_rep
     }
     if (s->got < s->next) {
         reply_command(client, reply, now_ms);
+        if (more_input && s->got == s->next && (!s->stopped || reply->code == 354))
+            smtp_client_out_of_step(client, reply);
         if (client->state != SMTP_CLIENT_SENDING || client->pending == SMTP_CLIENT_BODY_WANTED || s->body_over ||
             s->body_open)
             return;
-        if (s->got == s->next && !s->stopped && more_input)
-            smtp_client_out_of_step(client, reply);
-        else
-            fill(client, now_ms);
+        fill(client, now_ms);
         if (client->state == SMTP_CLIENT_SENDING && !s->body_open && s->got < s->next)
             smtp_client_await(client, slot_stage(s, s->got), now_ms);
     } else if (s->body_over) {
