@@ -197,7 +197,7 @@ static int take_server_final(struct state *s, struct str challenge, struct err *
         return err_set(err, ERR_AUTH, "the server's final SCRAM message is malformed");
     if (name == 'e')
         return err_set(err, ERR_AUTH, "the server refuses: %.*s", (int)(value.n < 60 ? value.n : 60), value.p);
-    buf_init(&signature, SASL_KEY_BYTES);
+    buf_init(&signature, SASL_KEY_BYTES + 1); /* the decoder wants room for whole groups */
     bool right = base64_decode(value, &signature) && scram_extensions(challenge) &&
                  secret_equal(buf_str(&signature), str_slice(s->expected, sizeof s->expected));
     buf_done(&signature);

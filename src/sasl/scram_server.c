@@ -218,7 +218,7 @@ static enum sasl_cause check_proof(struct state *s, const unsigned char proof[SA
 static bool take_proof(struct str text, unsigned char ret_proof[SASL_KEY_BYTES])
 {
     struct buf proof;
-    buf_init(&proof, SASL_KEY_BYTES);
+    buf_init(&proof, SASL_KEY_BYTES + 1); /* the decoder wants room for whole groups */
     bool ok = base64_decode(text, &proof) && proof.n == SASL_KEY_BYTES;
     if (ok)
         memcpy(ret_proof, proof.p, SASL_KEY_BYTES);

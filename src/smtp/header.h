@@ -21,14 +21,14 @@ struct smtp_header {
     size_t n_patterns;
     unsigned char state;
     unsigned char n_held;
-    bool cr;
+    bool dropping;         /* the line before was dropped */
     char held[SMTP_HEADER_NAME_MAX_BYTES + 3];
 };
 
 /* `patterns` (with '*', any case) are borrowed while the scanner is used. */
 void smtp_header_init(struct smtp_header *h, const struct str *patterns, size_t n_patterns);
 /* Takes some of `in` (ret_used) and hands back one slice to keep (maybe empty; it points into `in` or into *h and is valid until the next
- * call). Call until `in` is used up. */
+ * call). Call until `in` is used up; a call may use nothing and hand back nothing, the next one goes on. */
 struct str smtp_header_feed(struct smtp_header *h, struct str in, size_t *ret_used);
 /* At the end of the content: what was still held back. */
 struct str smtp_header_end(struct smtp_header *h);

@@ -8,7 +8,8 @@
  *     READ  … HELO … MAIL (accept) … RCPT (accept) … DATA (accept) … BODY, BODY, … COMMIT (committed) … READ … CLOSE
  * The caller drops `used` octets from its input and acts on the one event; while input is left, or after it answered,
  * it feeds again (empty input is fine). Replies gather in smtp_server_output(), so a pipelined group goes out in one
- * write; the caller writes it out on READ, FLUSH, CLOSE, and before a handshake, and empties it with buf_consume().
+ * write; the caller writes it out on READ, FLUSH, CLOSE, and before a handshake, and empties it with buf_consume(), or with buf_done(),
+ * which also gives its memory back (for a session that goes idle).
  *
  * Events marked "asks" wait for an answer: until it is given, feed consumes nothing and returns WAIT. Giving an answer that
  * was not asked for is a bug of the caller (assert).

@@ -50,13 +50,13 @@ static bool check_auth(struct smtp_server *s, struct str arg, struct str *ret_na
 /* The decoded octets go to s->auth_raw. */
 static bool decode(struct smtp_server *s, struct str text)
 {
-    if (text.n % 4 != 0 || (!server_auth_reserve(s, text.n / 4 * 3) && text.n)) {
-        bool malformed = text.n % 4 != 0;
-        server_auth_broken(s, malformed ? 501 : 454, malformed ? "5.5.2" : "4.3.0",
-                           malformed ? "Cannot decode the response: not base64" : "Too many authentications at once, try again later");
+    bool malformed = text.n % 4 != 0;
+    server_auth_wipe(s);
+    if (!malformed && text.n && !server_auth_reserve(s, text.n / 4 * 3)) {
+        server_auth_broken(s, 454, "4.3.0", "Too many authentications at once, try again later");
         return false;
     }
-    if (text.n && !base64_decode(text, &s->auth_raw)) {
+    if (malformed || !base64_decode(text, &s->auth_raw)) {
         server_auth_broken(s, 501, "5.5.2", "Cannot decode the response: not base64");
         return false;
     }
@@ -73,7 +73,7 @@ void server_auth(struct smtp_server *s, struct str arg, struct smtp_server_event
     if (!decode(s, str_eq(initial, STR("=")) ? STR_NONE : initial)) /* "=": an empty initial response */
         return;
     for (size_t i = 0; i < name.n; i++)
-        s->mechanism[i] = ascii_lower(name.p[i]) == name.p[i] && name.p[i] >= 'a' ? (char)(name.p[i] - 32) : name.p[i];
+        s->mechanism[i] = name.p[i] >= 'a' && name.p[i] <= 'z' ? (char)(name.p[i] - 32) : name.p[i];
     s->mechanism[name.n] = 0;
     server_ask(s, ev, SMTP_SERVER_AUTH);
     ev->mechanism = str_of(s->mechanism);

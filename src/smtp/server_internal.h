@@ -148,6 +148,8 @@ void server_data_accepted(struct smtp_server *s);
 bool server_read_data(struct smtp_server *s, struct str in, size_t *used, struct smtp_server_event *ev);
 void server_body_begin(struct smtp_server *s, bool dots);
 void server_body_refuse(struct smtp_server *s);
+void server_body_note_fault(struct smtp_server *s);
+bool server_body_event(struct smtp_server *s, struct str slice, struct smtp_server_event *ev);
 void server_bdat(struct smtp_server *s, struct str arg, struct smtp_server_event *ev);
 /* A BDAT that was refused by a general rule: its octets are still read. */
 void server_bdat_swallow(struct smtp_server *s, struct str arg);
