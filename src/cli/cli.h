@@ -42,6 +42,7 @@ struct cli_verb {
 };
 
 cli_verb_fn cli_check, cli_config;
+cli_verb_fn cli_bench;
 
 /* "postern: text" on stderr; returns `status`. */
 int cli_fail(enum cli_exit status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
