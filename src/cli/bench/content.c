@@ -12,7 +12,6 @@ static void fill_block(char *block)
         char *p = block + line * LINE_BYTES;
         for (size_t i = 0; i < LINE_BYTES - 2; i++)
             p[i] = letters[(line * 7 + i) % (sizeof letters - 1)];
-        p[LINE_BYTES - 3] = '.';
         memcpy(p + LINE_BYTES - 2, "\r\n", 2);
     }
 }
