@@ -30,7 +30,7 @@ char *buf_reserve(struct buf *b, size_t n)
         return NULL;
     }
     size_t need = b->n + n;
-    if (need > b->cap) {
+    if (need > b->cap || !b->p) {
         size_t cap = b->cap < 64 ? 64 : b->cap;
         while (cap < need)
             cap *= 2;

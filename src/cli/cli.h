@@ -39,9 +39,11 @@ struct cli_verb {
     const char *usage;     /* "check [-c FILE] [--json]" */
     const char *summary;   /* one line for --help */
     bool hidden;           /* for the build only: not in --help */
+    bool as_program;       /* a name that the program may have (argv[0]: sendmail, mailq …): gets argv untouched */
 };
 
 cli_verb_fn cli_check, cli_config;
+cli_verb_fn cli_user;
 cli_verb_fn cli_bench;
 
 /* "postern: text" on stderr; returns `status`. */

@@ -63,7 +63,8 @@ static int play(void *ctx, uint8_t kind, const char *name, struct buf *into, str
     struct wire *wire = ctx;
     uint8_t is = wire_get_u8(wire);
     struct str is_name = wire_get_str(wire, CONF_BUNDLE_MAX), answer = wire_get_str(wire, CONF_BUNDLE_MAX);
-    if (wire->bad || is != kind || !str_eq(is_name, str_of(name)))
+    wire->bad = wire->bad || is != kind || !str_eq(is_name, str_of(name));
+    if (wire->bad)
         return err_set(err, ERR_CORRUPT, "the configuration's bundle does not hold %s", name);
     if (!buf_add(into, answer))
         return err_set(err, ERR_LIMIT, "%s is larger than %zu octets", name, into->max);
@@ -92,9 +93,9 @@ int conf_load_bundle(struct str bundle, struct conf_mistakes *mistakes, const st
         return err_set(err, ERR_CORRUPT, "this is not a bundle of configuration files");
     struct conf_reader reader = { &wire, folder, play_read, play_list };
     int rc = conf_load_with(&reader, path, mistakes, ret_conf, err);
-    if (rc == 0 && (wire_get_u8(&wire) != BUNDLE_END || !wire_end(&wire))) {
+    if (wire.bad || (rc == 0 && (wire_get_u8(&wire) != BUNDLE_END || !wire_end(&wire)))) {
         conf_unref(ret_conf);
-        return err_set(err, ERR_CORRUPT, "the configuration's bundle holds more than the configuration");
+        return err_set(err, ERR_CORRUPT, "the configuration's bundle is not whole");
     }
     return rc;
 }

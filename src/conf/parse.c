@@ -55,6 +55,14 @@ static struct conf_node *add_node(struct conf_parser *p, struct item_list *into,
     return node;
 }
 
+/* An option that breaks off is a syntax error and nothing else. */
+static bool take_back(struct item_list *into, struct item_list before)
+{
+    *into = before;
+    *into->tail = NULL;
+    return false;
+}
+
 /* Grows by doubling: the arena keeps the outgrown ones until the load ends, which at most doubles the list. */
 static bool add_value(struct conf_parser *p, struct conf_node *node, size_t *cap, const struct conf_token *t)
 {
@@ -177,12 +185,13 @@ static bool parse_named(struct conf_parser *p, struct conf_lexer *l, const struc
         return parse_include(p, l, into);
     if (!is_option_name(name->text))
         return unexpected(p, name, NULL, "an option is written name = value, a block name \"title\" { … }");
+    struct item_list before = *into;
     struct conf_node *node = add_node(p, into, name);
     if (!node)
         return false;
     if (t.kind == TOKEN_ASSIGN || t.kind == TOKEN_APPEND) {
         node->append = t.kind == TOKEN_APPEND;
-        return parse_option(p, l, node);
+        return parse_option(p, l, node) || take_back(into, before);
     }
     if (t.kind == TOKEN_STRING || t.kind == TOKEN_WORD) {
         node->has_title = true;
@@ -190,13 +199,16 @@ static bool parse_named(struct conf_parser *p, struct conf_lexer *l, const struc
         if (!t.text.p)
             return out_of_memory(p);
         struct conf_token open = conf_lexer_next(l);
-        if (open.kind != TOKEN_OPEN)
+        if (open.kind != TOKEN_OPEN) {
+            take_back(into, before);
             return unexpected(p, &open, node->name, arena_printf(p->arena, "an option is written %s = \"value\", a block "
                               "%s \"title\" { … }", node->name, node->name));
+        }
         return parse_block(p, l, node);
     }
     if (t.kind == TOKEN_OPEN)
         return parse_block(p, l, node);
+    take_back(into, before);
     return unexpected(p, &t, node->name, arena_printf(p->arena, "behind %s stands = or, for a block, \"title\" {",
                                                       node->name));
 }

@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/queue.h>
@@ -147,6 +148,9 @@ int dns_new(struct loop *loop, const char *const *resolver, size_t n_resolvers, 
     dns->loop = loop;
     dns_event_base_init(&dns->base, loop);
     dns->ub = ub_ctx_create_ub_event(&dns->base.ub);
+    /* It would write to stderr; what matters comes back in sentences. */
+    if (dns->ub)
+        ub_ctx_debugout(dns->ub, NULL);
     int rc = dns->ub ? set_resolvers(dns, resolver, n_resolvers, err)
                      : err_set(err, ERR_DNS, "the DNS library could not be started (memory or random numbers are missing)");
     if (rc == 0)

@@ -97,12 +97,14 @@ static int ticket_made(SSL *ssl, void *arg)
     return SSL_SESSION_set1_ticket_appdata(SSL_get_session(ssl), hash, n);
 }
 
+/* In TLS 1.3 clients use a ticket once (RFC 8446 appendix C.4), so each resumption brings a new one. */
 static SSL_TICKET_RETURN ticket_opened(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t name_bytes,
                                        SSL_TICKET_STATUS status, void *arg)
 {
-    return status == SSL_TICKET_SUCCESS         ? SSL_TICKET_RETURN_USE
-           : status == SSL_TICKET_SUCCESS_RENEW ? SSL_TICKET_RETURN_USE_RENEW
-                                                : SSL_TICKET_RETURN_IGNORE_RENEW;
+    if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
+        return SSL_TICKET_RETURN_IGNORE_RENEW;
+    return status == SSL_TICKET_SUCCESS && SSL_version(ssl) < TLS1_3_VERSION ? SSL_TICKET_RETURN_USE
+                                                                              : SSL_TICKET_RETURN_USE_RENEW;
 }
 
 /* ---- server ---- */
@@ -184,7 +186,8 @@ static int server_context_fill(struct tls_server_context *context, const struct 
     SSL_CTX_set_client_hello_cb(context->ctx, tls_client_hello, NULL);
     if (!context_use_chain(context->ctx, options->certificate_pem))
         return tls_openssl_error(err, "the certificate cannot be used for ", options->name);
-    if (SSL_CTX_use_PrivateKey(context->ctx, options->key) <= 0)
+    /* A key of another type would go into a place of its own, unseen by the first call. */
+    if (SSL_CTX_use_PrivateKey(context->ctx, options->key) <= 0 || SSL_CTX_check_private_key(context->ctx) <= 0)
         return tls_openssl_error(err, "the private key cannot be used with the certificate of ", options->name);
     return 0;
 }

@@ -112,7 +112,7 @@ int certificate_key_load(struct str pem, const char *file, struct evp_pkey_st **
     if (encrypted)
         rc = err_set(err, ERR_CONFIG, "the key in %s is encrypted with a passphrase; remove it with "
                      "`openssl pkey -in %s -out NEW`", file, file);
-    else if (!*ret_key && (!bio || pem_ended()))
+    else if (!*ret_key && (!bio || !memmem(pem.p, pem.n, "PRIVATE KEY-----", 16)))
         rc = err_set(err, ERR_CONFIG, "%s holds no private key (a block that begins with -----BEGIN PRIVATE KEY-----)",
                      file);
     else if (!*ret_key)

@@ -16,7 +16,7 @@ struct provider_key {
     EVP_PKEY *public_half;
     const struct signer *signer;
     size_t name_bytes;
-    char name[SIGN_KEY_NAME_MAX + 1];
+    char name[SIGN_KEY_NAME_BYTES];
 };
 
 /* One EVP_DigestSign. */
@@ -354,19 +354,19 @@ static int provider_openssl_error(struct err *err, const char *what)
 
 int provider_init(struct err *err)
 {
-    static bool done;
-    if (done)
+    static OSSL_PROVIDER *standard, *postern; /* for the life of the process */
+    if (postern)
         return 0;
     /* Loading any provider by name switches off the automatic default one. The `?` makes "not postern" a
      * wish: ephemeral keys and peers' certificates stay away from our keymgmt, our own signature can
      * still be found. */
-    if (!OSSL_PROVIDER_load(NULL, "default"))
+    if (!standard && !(standard = OSSL_PROVIDER_load(NULL, "default")))
         return provider_openssl_error(err, "load its default provider");
-    if (!OSSL_PROVIDER_add_builtin(NULL, "postern", provider_entry) || !OSSL_PROVIDER_load(NULL, "postern"))
-        return provider_openssl_error(err, "load the built-in provider for keys");
     if (!EVP_set_default_properties(NULL, "?provider!=postern"))
         return provider_openssl_error(err, "set the default properties");
-    done = true;
+    if (!OSSL_PROVIDER_add_builtin(NULL, "postern", provider_entry) ||
+        !(postern = OSSL_PROVIDER_load(NULL, "postern")))
+        return provider_openssl_error(err, "load the built-in provider for keys");
     return 0;
 }
 
@@ -380,31 +380,27 @@ static EVP_PKEY *provider_public_half(struct str certificate_pem)
     return public_half;
 }
 
-int provider_key_new(const char *name, struct str certificate_pem, const struct signer *signer,
+int provider_key_new(const char *server, struct str certificate_pem, const struct signer *signer,
                      struct evp_pkey_st **ret_key, struct err *err)
 {
-    struct provider_key key = { .signer = signer, .name_bytes = strlen(name) };
-    if (!str_copy(str_of(name), key.name, sizeof key.name))
-        return err_set(err, ERR_LIMIT, "the key's name %.40s… is longer than %d octets", name, SIGN_KEY_NAME_MAX);
+    struct provider_key key = { .signer = signer };
+    *ret_key = NULL;
     int rc = provider_init(err);
     if (rc < 0)
         return rc;
     key.public_half = provider_public_half(certificate_pem);
     if (!key.public_half)
         return provider_openssl_error(err, "read the certificate's public key");
-    const char *type = EVP_PKEY_is_a(key.public_half, "EC")    ? "EC"
-                       : EVP_PKEY_is_a(key.public_half, "RSA") ? "RSA"
-                                                               : NULL;
+    rc = sign_key_name(server, key.public_half, key.name, err);
+    key.name_bytes = strlen(key.name);
+    const char *type = EVP_PKEY_is_a(key.public_half, "RSA") ? "RSA" : "EC";
     const struct provider_key *pointer = &key;
     OSSL_PARAM params[] = { OSSL_PARAM_octet_string(PARAM_KEY, &pointer, sizeof pointer), OSSL_PARAM_END };
-    EVP_PKEY_CTX *ctx = type ? EVP_PKEY_CTX_new_from_name(NULL, type, "provider=postern") : NULL;
-    EVP_PKEY *made = NULL;
-    if (!type)
-        rc = err_set(err, ERR_TLS, "the certificate of %s has a key that is neither EC nor RSA; make one with P-256", name);
-    else if (!ctx || EVP_PKEY_fromdata_init(ctx) <= 0 || EVP_PKEY_fromdata(ctx, &made, EVP_PKEY_KEYPAIR, params) <= 0)
+    EVP_PKEY_CTX *ctx = rc == 0 ? EVP_PKEY_CTX_new_from_name(NULL, type, "provider=postern") : NULL;
+    if (rc == 0 && (!ctx || EVP_PKEY_fromdata_init(ctx) <= 0 ||
+                    EVP_PKEY_fromdata(ctx, ret_key, EVP_PKEY_KEYPAIR, params) <= 0))
         rc = provider_openssl_error(err, "make the key object");
     EVP_PKEY_CTX_free(ctx);
     EVP_PKEY_free(key.public_half);
-    *ret_key = made;
     return rc;
 }

@@ -14,7 +14,7 @@
 
 /* Loads the default provider and ours, once per process, before a sandbox. May be called again. */
 int provider_init(struct err *err);
-/* A key named `name` whose public half is that of the first certificate in `certificate_pem`. `signer`
- * stays the caller's and must outlive the key. Free with EVP_PKEY_free(). */
-int provider_key_new(const char *name, struct str certificate_pem, const struct signer *signer,
+/* A key whose public half is that of the first certificate in `certificate_pem`; sign_key_name() says how
+ * requests call it. `signer` stays the caller's and must outlive the key. Free with EVP_PKEY_free(). */
+int provider_key_new(const char *server, struct str certificate_pem, const struct signer *signer,
                      struct evp_pkey_st **ret_key, struct err *err);

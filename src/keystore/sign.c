@@ -1,8 +1,11 @@
 #include "keystore/sign.h"
 
+#include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/rsa.h>
+
+enum { FINGERPRINT_BYTES = 8 };
 
 static const struct {
     struct str alias; /* as OpenSSL 3 calls it */
@@ -21,6 +24,39 @@ const char *sign_digest_name(struct str digest)
         if (str_eq_nocase(digest, digests[i].alias) || str_eq_nocase(digest, str_of(digests[i].name)))
             return digests[i].name;
     return NULL;
+}
+
+/* Hashes a number, not an encoding: the same point can be written in two ways. */
+static bool sign_fingerprint(const EVP_PKEY *key, unsigned char ret_digest[EVP_MAX_MD_SIZE])
+{
+    unsigned char octets[2048];
+    BIGNUM *number = NULL;
+    bool rsa = EVP_PKEY_is_a(key, "RSA");
+    if (!EVP_PKEY_get_bn_param(key, rsa ? OSSL_PKEY_PARAM_RSA_N : OSSL_PKEY_PARAM_EC_PUB_X, &number))
+        return false;
+    int n = BN_num_bytes(number);
+    bool ok = n <= (int)sizeof octets && BN_bn2bin(number, octets) == n &&
+              EVP_Digest(octets, (size_t)n, ret_digest, NULL, EVP_sha256(), NULL);
+    BN_free(number);
+    return ok;
+}
+
+int sign_key_name(const char *server, const struct evp_pkey_st *key, char ret_name[SIGN_KEY_NAME_BYTES],
+                  struct err *err)
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    size_t n = strlen(server);
+    ret_name[0] = 0;
+    if (n + 1 + 2 * FINGERPRINT_BYTES >= SIGN_KEY_NAME_BYTES)
+        return err_set(err, ERR_LIMIT, "the server name %.40s… is too long for the name of a key", server);
+    if (!sign_fingerprint(key, digest)) {
+        ERR_clear_error();
+        return err_set(err, ERR_TLS, "the key of %s is neither EC nor RSA; make one with P-256", server);
+    }
+    n = (size_t)snprintf(ret_name, SIGN_KEY_NAME_BYTES, "%s/", server);
+    for (size_t i = 0; i < FINGERPRINT_BYTES; i++)
+        n += (size_t)snprintf(ret_name + n, SIGN_KEY_NAME_BYTES - n, "%02x", digest[i]);
+    return 0;
 }
 
 static bool sign_padded(EVP_PKEY_CTX *ctx, const struct sign_request *request)

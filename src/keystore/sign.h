@@ -14,14 +14,14 @@ struct evp_pkey_st;
 enum {
     SIGN_DATA_MAX = 16 * 1024,  /* TLS 1.3 signs 130 to 146 octets, TLS 1.2 two randoms and a key share */
     SIGN_SIGNATURE_MAX = 1024,  /* RSA-8192 */
-    SIGN_KEY_NAME_MAX = 255,
+    SIGN_KEY_NAME_BYTES = 256 + 17,
 };
 
 /* As in struct ipc_sign. An EC key takes SIGN_PADDING_PKCS1 for "none". */
 enum sign_padding { SIGN_PADDING_PKCS1 = 0, SIGN_PADDING_PSS = 1 /* salt as long as the digest */ };
 
 struct sign_request {
-    struct str key;            /* name of the key: the virtual server's */
+    struct str key;            /* name of the key: see sign_key_name() */
     struct str digest;         /* "SHA256", "SHA384", "SHA512"; "SHA1", "MD5-SHA1" for TLS before 1.2 */
     enum sign_padding padding;
     struct str data;
@@ -45,6 +45,11 @@ struct signer {
 
 /* The name as in struct sign_request ("SHA2-256" is "SHA256"), static; NULL: TLS does not sign with it. */
 const char *sign_digest_name(struct str digest);
+/* The name of a key: "server/0123456789abcdef", with a fingerprint of its public half. While a renewed key
+ * spreads through the processes, both ends still mean the same one. `key` may be the private key or the
+ * certificate's public one. ERR_LIMIT when `server` is too long, ERR_TLS for another kind of key. */
+int sign_key_name(const char *server, const struct evp_pkey_st *key, char ret_name[SIGN_KEY_NAME_BYTES],
+                  struct err *err);
 /* One signature with a loaded private key (EC P-256 or RSA); adds it to `signature`. ERR_DENIED for an
  * unknown digest, padding that does not fit the key or too much data; request->key is not looked at. */
 int sign_in_process(struct evp_pkey_st *key, const struct sign_request *request, struct buf *signature,

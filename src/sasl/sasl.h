@@ -21,7 +21,6 @@ enum {
     SASL_SALT_MAX = 64,
     SASL_SALT_BYTES = 16,        /* of the salts that we make */
     SASL_KEY_BYTES = 32,         /* SHA-256 */
-    SASL_SERVER_SECRET_BYTES = 32,
     SASL_BINDING_MAX = 128,      /* octets of channel-binding data */
     SASL_MESSAGE_MAX = 64 * 1024,
     SASL_ITERATIONS_MIN = 4096,  /* RFC 7677 section 4; below it both sides refuse */

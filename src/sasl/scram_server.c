@@ -17,7 +17,6 @@ enum wait { WAIT_START, WAIT_FIRST, WAIT_FINAL, WAIT_EMPTY };
 struct state {
     enum wait wait;
     bool plus, plus_offered, fake;
-    unsigned char secret[SASL_SERVER_SECRET_BYTES];
     char own_nonce[SASL_OWN_NONCE_MAX];
     size_t own_nonce_n;
     char cert_hash[SASL_BINDING_MAX], exporter[SASL_BINDING_MAX];
@@ -46,7 +45,6 @@ static bool init(void *state, const struct sasl_mechanism *mechanism, const stru
     struct state *s = state;
     s->plus = (mechanism->flags & SASL_BINDING) != 0;
     s->plus_offered = options->plus_offered || s->plus;
-    memcpy(s->secret, options->secret, sizeof s->secret);
     s->binding.cert_hash = keep_binding(options->binding.cert_hash, s->cert_hash);
     s->binding.exporter = keep_binding(options->binding.exporter, s->exporter);
     buf_init(&s->first, SCRAM_MESSAGE_MAX);
@@ -145,14 +143,10 @@ static enum sasl_action server_verifier(void *state, enum sasl_verdict verdict, 
                                         struct sasl_step *ret_step)
 {
     struct state *s = state;
-    if (verdict == SASL_CANNOT_TELL)
+    if (verdict == SASL_CANNOT_TELL || !verifier)
         return sasl_fail(ret_step, SASL_CAUSE_TEMPORARY);
     s->fake = verdict != SASL_RIGHT;
-    if (!s->fake)
-        s->verifier = *verifier;
-    else if (sasl_verifier_fake(str_slice(s->secret, sizeof s->secret), str_slice(s->user, s->user_n), &s->verifier,
-                                NULL) < 0)
-        return sasl_fail(ret_step, SASL_CAUSE_INTERNAL);
+    s->verifier = *verifier;
     if (s->verifier.salt_bytes == 0 || s->verifier.salt_bytes > SASL_SALT_MAX ||
         s->verifier.iterations < SASL_ITERATIONS_MIN)
         return sasl_fail(ret_step, SASL_CAUSE_TEMPORARY);

@@ -76,6 +76,16 @@ const struct sasl_mechanism *sasl_server_mechanism(const struct sasl_server *ser
     return server->mechanism;
 }
 
+bool sasl_server_waits_for_verifier(const struct sasl_server *server)
+{
+    return server->phase == PHASE_VERIFIER;
+}
+
+struct str sasl_server_authcid(const struct sasl_server *server)
+{
+    return server->last.authcid;
+}
+
 enum sasl_action sasl_fail(struct sasl_step *ret_step, enum sasl_cause cause)
 {
     ret_step->action = SASL_FAILED;

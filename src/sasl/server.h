@@ -67,7 +67,6 @@ struct sasl_server_options {
     struct sasl_binding binding;
     bool plus_offered;           /* SCRAM-…-PLUS was in the list that this client saw */
     struct str nonce;            /* sasl_nonce_text() of random octets, new for each exchange */
-    unsigned char secret[SASL_SERVER_SECRET_BYTES];  /* of the process: for verifiers of unknown users */
 };
 
 struct sasl_server;
@@ -77,14 +76,18 @@ struct sasl_server *sasl_server_new(const struct sasl_mechanism *mechanism, cons
 /* NULL is fine; wipes. */
 void sasl_server_free(struct sasl_server **server);
 const struct sasl_mechanism *sasl_server_mechanism(const struct sasl_server *server);
+/* The exchange asked for a verifier and has none yet. */
+bool sasl_server_waits_for_verifier(const struct sasl_server *server);
+/* As far as the client has said it; lives as long as the exchange. */
+struct str sasl_server_authcid(const struct sasl_server *server);
 
 /* The first call: `has_response` says whether there was an initial response (it may be empty). */
 enum sasl_action sasl_server_step(struct sasl_server *server, bool has_response, struct str response,
                                   struct sasl_step *ret_step);
 /* The answer to CHECK_PASSWORD; only then. */
 enum sasl_action sasl_server_checked(struct sasl_server *server, enum sasl_verdict verdict, struct sasl_step *ret_step);
-/* The answer to NEED_VERIFIER; only then. SASL_RIGHT with the user's verifier; SASL_UNKNOWN_USER (the exchange goes
- * on and fails at its end as with a wrong password); SASL_CANNOT_TELL. */
+/* The answer to NEED_VERIFIER; only then. SASL_RIGHT with the user's verifier; SASL_UNKNOWN_USER with a decoy
+ * (sasl_verifier_fake): the exchange goes on and fails at its end as with a wrong password; SASL_CANNOT_TELL. */
 enum sasl_action sasl_server_verifier(struct sasl_server *server, enum sasl_verdict verdict,
                                       const struct sasl_verifier *verifier, struct sasl_step *ret_step);
 

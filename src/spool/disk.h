@@ -13,6 +13,8 @@ struct spool_disk {
     ssize_t (*pwritev)(const struct spool_disk *disk, int fd, const struct iovec *iov, int n, off_t offset);
     ssize_t (*pread)(const struct spool_disk *disk, int fd, void *p, size_t n, off_t offset);
     int (*fdatasync)(const struct spool_disk *disk, int fd);
+    /* Hands a job to the threads; the model disk keeps it until the test turns it. */
+    int (*submit)(const struct spool_disk *disk, struct worker_pool *pool, struct worker_job *job);
     /* Below a spool's folder; names are relative to it ("segments/000001"). Only the queue and tools. */
     int (*open)(const struct spool_disk *disk, const char *name, int flags, mode_t mode);
     int (*close)(const struct spool_disk *disk, int fd);

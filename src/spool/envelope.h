@@ -43,7 +43,7 @@ struct spool_envelope {
     struct str protocol;               /* "ESMTPSA" … */
     struct str user;                   /* who was authenticated; empty: nobody */
     struct str tls;                    /* "TLSv1.3 TLS_AES_256_GCM_SHA384"; empty: none */
-    uint64_t message_bytes;            /* prefix and body together; filled in by the spool */
+    uint64_t message_bytes;            /* prefix and body together; filled in by who reads the record, not encoded */
     const struct spool_recipient *recipient;
     size_t n_recipients;
 };

@@ -45,6 +45,8 @@ struct spool_writer_handlers {
     /* This body file was not used after all and is not empty any more: IPC_BODY_RETURN. A body that a message
      * names is the queue's from then on, without a word. */
     void (*body_done)(void *arg, const struct spool_lent *body);
+    /* A message has begun to use this body file: IPC_BODY_HELD, upon which the queue lends the next. */
+    void (*body_taken)(void *arg, const struct spool_lent *body);
     /* A write or sync failed, the segment is retired: raise an event. */
     void (*failed)(void *arg, const struct err *why);
     /* Optional: spool_writer_can_accept() may have changed. */
@@ -72,15 +74,16 @@ bool spool_writer_idle(const struct spool_writer *writer);
 
 /* One message; NULL when out of memory. */
 struct spool_message *spool_message_begin(struct spool_writer *writer);
-/* A slice of the body, CRLF line ends, dots unstuffed. Fails with -ENOMEM, ERR_BUSY (no spare body file) or what
- * the disk said; the message can then only be aborted. */
+/* A slice of the body, CRLF line ends, dots unstuffed. Fails with -ENOMEM, ERR_BUSY (no body file came in time: 452
+ * 4.3.1) or what the disk said; the message can then only be aborted. */
 int spool_message_write(struct spool_message *message, struct str slice, struct err *err);
 uint64_t spool_message_body_bytes(const struct spool_message *message);
 
 struct spool_commit {
     const struct spool_envelope *envelope; /* read during the call only */
-    /* Adds the headers in front of the body (Received: … id QID). May be called more than once, with another
-     * id: the last one counts. May be NULL. */
+    /* Adds the headers in front of the body (Received: … id QID). Called from spool_message_commit(), or later when
+     * a body file must be synced first (not after spool_message_forget()); perhaps more than once, with another id:
+     * the last one counts. May be NULL. */
     bool (*prefix)(void *arg, uint64_t id, const char *queue_id, struct buf *out);
     /* 0: durable, say 250. Negative: nothing was kept, 451 4.3.0 (ERR_BUSY: 452 4.3.1, ERR_LIMIT: 552 5.3.4).
      * Called exactly once, never from inside spool_message_commit(). */
@@ -89,7 +92,8 @@ struct spool_commit {
 };
 /* The message is the spool's from here on, also when it fails later. */
 void spool_message_commit(struct spool_message *message, const struct spool_commit *commit);
-/* The client of a committed message has gone away: `done` will not be called; the message may well be kept. */
+/* The client of a committed message has gone away: neither `prefix` nor `done` will be called; the message may well
+ * be kept. Not to be called after `done`. */
 void spool_message_forget(struct spool_message *message);
 /* Instead of a commit. */
 void spool_message_abort(struct spool_message *message);

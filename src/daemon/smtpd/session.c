@@ -88,7 +88,7 @@ static void end(struct session *s)
 
 static bool can_sign(const struct session *s)
 {
-    return s->server->tls && s->smtpd->keys && signer_link_up(s->smtpd->signer);
+    return s->server->tls && signer_available(s->smtpd->signer);
 }
 
 static char *mechanisms_when(const struct session *s, bool tls)
@@ -473,9 +473,9 @@ static int make_machine(struct session *s)
 /* Too many sessions: one line, without waiting for anything. */
 static void turn_away(int fd, enum limit_session why)
 {
-    static const char all[] = "421 4.3.2 Too many connections, try again later\r\n";
-    static const char address[] = "421 4.7.0 Too many connections from your address, try again later\r\n";
-    struct str line = why == LIMIT_SESSION_ALL ? STR(all) : STR(address);
+    struct str line = why == LIMIT_SESSION_ALL
+                          ? STR("421 4.3.2 Too many connections, try again later\r\n")
+                          : STR("421 4.7.0 Too many connections from your address, try again later\r\n");
     (void)!send(fd, line.p, line.n, MSG_NOSIGNAL | MSG_DONTWAIT);
     discard_unread(fd);
     close(fd);

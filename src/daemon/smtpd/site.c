@@ -1,11 +1,9 @@
 #include "daemon/smtpd/smtpd.h"
 
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "daemon/smtpd/signer.h"
-#include "keystore/provider.h"
 
 enum { PEM_MAX_BYTES = 1 << 20 };
 
@@ -81,18 +79,11 @@ static int build_tls(struct smtpd *smtpd, struct site_server *server, struct err
         return server->conf->certificate ? err_set(err, ERR_CONFIG, "master sent no certificate for %s",
                                                    server->conf->name) : 0;
     struct buf pem;
-    struct evp_pkey_st *key = NULL;
     buf_init(&pem, PEM_MAX_BYTES);
     int rc = role_read_file(f->fd, &pem, err);
     if (rc == 0)
-        rc = provider_key_new(server->conf->name, buf_str(&pem), signer_link_signer(smtpd->signer), &key, err);
-    if (rc == 0) {
-        struct tls_server_options options = { .name = server->conf->name, .certificate_pem = buf_str(&pem), .key = key,
-                                              .key_elsewhere = true, .min_version = server->conf->tls_min,
-                                              .tickets = smtpd->tickets };
-        rc = tls_server_context_new(&options, &server->tls, err);
-    }
-    EVP_PKEY_free(key);
+        rc = signer_server_context_new(smtpd->signer, server->conf->name, buf_str(&pem), server->conf->tls_min,
+                                       &server->tls, err);
     /* The file may hold the key too, when both are in one. */
     buf_wipe(&pem);
     return rc;

@@ -6,13 +6,11 @@
 #include "daemon/smtpd/smtpd.h"
 
 #include <stdlib.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "daemon/smtpd/session.h"
 #include "daemon/smtpd/signer.h"
 #include "io/now.h"
-#include "keystore/provider.h"
 
 enum { SWEEP_MS = 1000 };
 
@@ -94,7 +92,7 @@ static void on_queue_closed(void *arg, const struct err *why)
 
 static const struct channel_handlers queue_handlers = { .message = on_queue_message, .closed = on_queue_closed };
 
-/* ---- auth and keys ---- */
+/* ---- auth ---- */
 
 static void on_auth_message(void *arg, unsigned type, uint32_t id, struct str body, struct channel_fds *fds)
 {
@@ -112,24 +110,6 @@ static void on_auth_closed(void *arg, const struct err *why)
 
 static const struct channel_handlers auth_handlers = { .message = on_auth_message, .closed = on_auth_closed };
 
-static void on_keys_message(void *arg, unsigned type, uint32_t id, struct str body, struct channel_fds *fds)
-{
-    (void)arg, (void)fds;
-    if (type == IPC_SIGNED)
-        signer_link_signed(smtpd.signer, id, body);
-    else if (type == IPC_TICKET_KEYS)
-        tls_set_ticket_keys(smtpd.tickets, body);
-}
-
-static void on_keys_closed(void *arg, const struct err *why)
-{
-    (void)arg, (void)why;
-    signer_link_set_channel(smtpd.signer, NULL);
-    channel_free(&smtpd.keys);
-}
-
-static const struct channel_handlers keys_handlers = { .message = on_keys_message, .closed = on_keys_closed };
-
 /* ---- the role ---- */
 
 static void open_peer(const struct channel_handlers *handlers, int fd, struct channel **channel)
@@ -140,19 +120,21 @@ static void open_peer(const struct channel_handlers *handlers, int fd, struct ch
         log_event(smtpd.ctx->log, LOG_LEVEL_ERROR, "role.channel.failed", "%s", err.text);
 }
 
-static int ensure_signer(void)
+static int ensure_signer(struct err *err)
 {
-    if (smtpd.signer)
-        return 0;
+    return smtpd.signer ? 0 : signer_new(smtpd.ctx->loop, &smtpd.signer, err);
+}
+
+static void open_keys(int fd)
+{
     struct err err;
-    int rc = provider_init(&err);
+    int rc = ensure_signer(&err);
     if (rc == 0)
-        rc = tls_init(&err);
-    if (rc == 0)
-        rc = signer_link_new(&smtpd.signer);
-    if (rc == 0)
-        rc = tls_tickets_new(&smtpd.tickets, &err);
-    return rc;
+        rc = signer_peer(smtpd.signer, fd, &err);
+    else
+        close(fd);
+    if (rc < 0)
+        log_event(smtpd.ctx->log, LOG_LEVEL_ERROR, "role.channel.failed", "%s", err.text);
 }
 
 static void peer(struct role_ctx *ctx, enum role_id role, unsigned index, const int *fds, size_t n_fds)
@@ -172,9 +154,8 @@ static void peer(struct role_ctx *ctx, enum role_id role, unsigned index, const 
         }
     } else if (role == ROLE_AUTH) {
         open_peer(&auth_handlers, fds[0], &smtpd.auth);
-    } else if (role == ROLE_KEYS && ensure_signer() == 0) {
-        open_peer(&keys_handlers, fds[0], &smtpd.keys);
-        signer_link_set_channel(smtpd.signer, smtpd.keys);
+    } else if (role == ROLE_KEYS) {
+        open_keys(fds[0]);
     } else {
         taken = 0;
     }
@@ -260,14 +241,15 @@ static int start(struct role_ctx *ctx, struct err *err)
     smtpd.ctx = ctx;
     if (!smtpd.page || !smtpd.shared)
         return err_set(err, ERR_BUSY, "the queue process is not there yet");
-    if (ensure_signer() < 0)
-        return err_set(err, ERR_TLS, "OpenSSL cannot be made ready; is its default provider installed?");
     now_random(&smtpd.id_base, sizeof smtpd.id_base);
     smtpd.id_base &= ~(uint64_t)UINT32_MAX;
     smtpd.scratch = malloc(SMTPD_READ_BYTES);
     int rc = smtpd.scratch ? asks_new(&smtpd.asks) : -ENOMEM;
     if (rc < 0)
         return err_set(err, rc, "out of memory");
+    rc = ensure_signer(err);
+    if (rc < 0)
+        return rc;
     rc = spool_writer_new(ctx->loop, &spool_disk_system, smtpd.page, smtpd.bell_fd, &writer_handlers, NULL,
                           &smtpd.writer, err);
     if (rc == 0)

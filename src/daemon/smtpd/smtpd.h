@@ -73,9 +73,8 @@ struct smtpd {
     struct spool_writer *writer;
     struct spool_page *page;
     int bell_fd, spool_lock_fd;
-    struct channel *queue, *auth, *keys;
+    struct channel *queue, *auth;
     struct signer_link *signer;
-    struct tls_tickets *tickets;
     struct asks *asks;
     struct smtp_server_budget auth_budget;
     struct session *sessions;            /* doubly linked */
