@@ -12,6 +12,22 @@ static const struct cli_verb verbs[] = {
       .summary = "look for mistakes in the configuration and in the files that it names" },
     { .name = "config", .run = cli_config, .usage = "config --dump [--non-default] [-c FILE] [--json]",
       .summary = "show the configuration as it is understood" },
+    { .name = "setup", .run = cli_setup, .usage = "setup [-c FILE]",
+      .summary = "make the system users and folders that the configuration names" },
+    { .name = "user", .run = cli_user, .usage = "user add|passwd|list|delete [NAME] [--address ADDRESS] [-c FILE] [--json]",
+      .summary = "say who may log in" },
+    { .name = "queue", .run = cli_queue,
+      .usage = "queue list|show|retry|hold|release|delete [ID] [--sender A] [--recipient A] [--domain D] [--queue Q]\n"
+               "       [--older-than T] [--newer-than T] [--all] [-c FILE] [--json]",
+      .summary = "what waits, and what to do with it" },
+    { .name = "pause", .run = cli_pause, .usage = "pause in|out [-c FILE]", .summary = "stop taking mail, or delivering it" },
+    { .name = "resume", .run = cli_resume, .usage = "resume in|out [-c FILE]", .summary = "the opposite" },
+    { .name = "reload", .run = cli_reload, .usage = "reload [-c FILE]",
+      .summary = "take up the changed configuration; with a mistake nothing changes" },
+    { .name = "status", .run = cli_status, .usage = "status [-c FILE] [--json]", .summary = "how the daemon is" },
+    { .name = "sendmail", .run = cli_sendmail, .as_program = true, .usage = "sendmail", .summary = "" },
+    { .name = "mailq", .run = cli_mailq, .as_program = true, .usage = "mailq", .summary = "" },
+    { .name = "newaliases", .run = cli_newaliases, .as_program = true, .usage = "newaliases", .summary = "" },
 };
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 
