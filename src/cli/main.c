@@ -28,6 +28,8 @@ static const struct cli_verb verbs[] = {
     { .name = "sendmail", .run = cli_sendmail, .as_program = true, .usage = "sendmail", .summary = "" },
     { .name = "mailq", .run = cli_mailq, .as_program = true, .usage = "mailq", .summary = "" },
     { .name = "newaliases", .run = cli_newaliases, .as_program = true, .usage = "newaliases", .summary = "" },
+    { .name = "bench", .run = cli_bench, .usage = "bench [OPTION ...] HOST[:PORT] | bench --sink ADDRESS:PORT",
+      .summary = "load a server with mail and measure it" },
 };
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 
