@@ -24,6 +24,20 @@ static const struct cli_verb verbs[] = {
       .run = cli_user,
       .usage = "user add|passwd|list|delete [NAME] [--address ADDRESS] [-c FILE] [--json]",
       .summary = "say who may log in" },
+    { .name = "queue", .run = cli_queue,
+      .usage = "queue list|show|retry|hold|release|delete [ID] [--sender A] [--recipient A] [--domain D] [--queue Q]\n"
+               "       [--older-than T] [--newer-than T] [--all] [-c FILE] [--json]",
+      .summary = "what waits, and what to do with it" },
+    { .name = "pause", .run = cli_pause, .usage = "pause in|out [-c FILE]", .summary = "stop taking mail, or delivering it" },
+    { .name = "resume", .run = cli_resume, .usage = "resume in|out [-c FILE]", .summary = "the opposite" },
+    { .name = "reload", .run = cli_reload, .usage = "reload [-c FILE]",
+      .summary = "take up the changed configuration; with a mistake nothing changes" },
+    { .name = "status", .run = cli_status, .usage = "status [-c FILE] [--json]", .summary = "how the daemon is" },
+    { .name = "sendmail", .run = cli_sendmail, .as_program = true, .usage = "sendmail", .summary = "" },
+    { .name = "mailq", .run = cli_mailq, .as_program = true, .usage = "mailq", .summary = "" },
+    { .name = "newaliases", .run = cli_newaliases, .as_program = true, .usage = "newaliases", .summary = "" },
+    { .name = "bench", .run = cli_bench, .usage = "bench [OPTION ...] HOST[:PORT] | bench --sink ADDRESS:PORT",
+      .summary = "load a server with mail and measure it" },
 };
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 
