@@ -42,7 +42,7 @@ struct cli_verb {
     bool as_program;       /* a name that the program may have (argv[0]: sendmail, mailq …): gets argv untouched */
 };
 
-cli_verb_fn cli_check, cli_config, cli_mailq, cli_newaliases, cli_pause, cli_queue, cli_reload, cli_resume, cli_sendmail,
+cli_verb_fn cli_bench, cli_check, cli_config, cli_mailq, cli_newaliases, cli_pause, cli_queue, cli_reload, cli_resume, cli_sendmail,
     cli_setup, cli_status, cli_user;
 
 /* "postern: text" on stderr; returns `status`. */

@@ -14,8 +14,8 @@ static const struct cli_verb verbs[] = {
       .summary = "show the configuration as it is understood" },
     { .name = "setup", .run = cli_setup, .usage = "setup [-c FILE]",
       .summary = "make the system users and folders that the configuration names" },
-    { .name = "user", .run = cli_user, .usage = "user add|passwd|list|delete [NAME] [-c FILE] [--json]",
-      .summary = "the embedded user store" },
+    { .name = "user", .run = cli_user, .usage = "user add|passwd|list|delete [NAME] [--address ADDRESS] [-c FILE] [--json]",
+      .summary = "say who may log in" },
     { .name = "queue", .run = cli_queue,
       .usage = "queue list|show|retry|hold|release|delete [ID] [--sender A] [--recipient A] [--domain D] [--queue Q]\n"
                "       [--older-than T] [--newer-than T] [--all] [-c FILE] [--json]",
@@ -28,6 +28,8 @@ static const struct cli_verb verbs[] = {
     { .name = "sendmail", .run = cli_sendmail, .as_program = true, .usage = "sendmail", .summary = "" },
     { .name = "mailq", .run = cli_mailq, .as_program = true, .usage = "mailq", .summary = "" },
     { .name = "newaliases", .run = cli_newaliases, .as_program = true, .usage = "newaliases", .summary = "" },
+    { .name = "bench", .run = cli_bench, .usage = "bench [OPTION ...] HOST[:PORT] | bench --sink ADDRESS:PORT",
+      .summary = "load a server with mail and measure it" },
 };
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 

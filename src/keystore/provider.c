@@ -95,7 +95,8 @@ static int keymgmt_export(void *keydata, int selection, OSSL_CALLBACK *callback,
 {
     struct provider_key *key = keydata;
     OSSL_PARAM *params = NULL;
-    if ((selection & OSSL_KEYMGMT_SELECT_PRIVATE_KEY) || !EVP_PKEY_todata(key->public_half, EVP_PKEY_PUBLIC_KEY, &params))
+    if ((selection & OSSL_KEYMGMT_SELECT_PRIVATE_KEY) ||
+        !EVP_PKEY_todata(key->public_half, EVP_PKEY_PUBLIC_KEY, &params))
         return 0;
     int ok = callback(params, arg);
     OSSL_PARAM_free(params);

@@ -27,7 +27,8 @@ static const struct reply {
     { "nullmx.test", DNS_MX, 0, RECORDS(RR("\x0f", "\3") "\0\0\0", 1) },
     { "mx.corp.test", DNS_A, 0, RECORDS(RR("\1", "\4") "\x0a\1\2\3", 1) },
     { "mx.corp.test", DNS_AAAA, 0, RECORDS(RR("\x1c", "\x10") "\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\1", 1) },
-    { "alias.corp.test", DNS_A, 0, RECORDS(RR("\5", "\5") "\2mx\xc0\x12" "\xc0\x2d\0\1\0\1\0\0\0\x3c\0\4\x0a\1\2\3", 2) },
+    { "alias.corp.test", DNS_A, 0,
+      RECORDS(RR("\5", "\5") "\2mx\xc0\x12" "\xc0\x2d\0\1\0\1\0\0\0\x3c\0\4\x0a\1\2\3", 2) },
     { "3.2.1.10.in-addr.arpa", DNS_PTR, 0, RECORDS(RR("\x0c", "\x0e") "\2mx\4corp\4test\0", 1) },
     { "_25._tcp.mx.corp.test", DNS_TLSA, 0, RECORDS(RR("\x34", "\7") "\3\1\1abcd", 1) },
     { "none.test", -1, 3, RECORDS("", 0) },
@@ -293,7 +294,8 @@ static void test_bogus(void **state)
 
 static void test_bad_arguments(void **state)
 {
-    static const char *const bad[] = { "", "localhost", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:70000", "[::1", "[::1]53", "::1:5x" };
+    static const char *const bad[] = { "", "localhost", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:70000", "[::1",
+                                       "[::1]53", "::1:5x" };
     static const char *const good[] = { "127.0.0.1", "127.0.0.1:5353", "[::1]:5353", "[::1]", "::1" };
     struct dns *dns;
     struct err err;

@@ -94,15 +94,15 @@ static void test_malformed(void **state)
     const struct str packets[] = {
         PACKET(""),
         PACKET("\x12\x34\x81\x80"),
-        PACKET("\x12\x34\1\x80\0\1\0\1\0\0\0\0" QUESTION("\1")),                                   /* a question */
-        PACKET(HEADER("\x80", "\1") QUESTION("\1")),                                                  /* cut off */
-        PACKET(HEADER("\x80", "\1") QUESTION("\1") RR("\xc0\x0c", "\1", "\1", "\x09") "\x0a\0\0\1"),  /* data too long */
-        PACKET(HEADER("\x80", "\1") QUESTION("\1") RR("\xc0\x18", "\1", "\1", "\4") "\x0a\0\0\1"),    /* points at itself */
-        PACKET(HEADER("\x80", "\1") QUESTION("\1") RR("\xc0\xff", "\1", "\1", "\4") "\x0a\0\0\1"),    /* … ahead */
-        PACKET(HEADER("\x80", "\1") QUESTION("\1") RR("\x80\x0c", "\1", "\1", "\4") "\x0a\0\0\1"),    /* unknown label */
+        PACKET("\x12\x34\1\x80\0\1\0\1\0\0\0\0" QUESTION("\1")), /* a question */
+        PACKET(HEADER("\x80", "\1") QUESTION("\1")), /* cut off */
+        PACKET(HEADER("\x80", "\1") QUESTION("\1") RR("\xc0\x0c", "\1", "\1", "\x09") "\x0a\0\0\1"), /* data too long */
+        PACKET(HEADER("\x80", "\1") QUESTION("\1") RR("\xc0\x18", "\1", "\1", "\4") "\x0a\0\0\1"), /* to itself */
+        PACKET(HEADER("\x80", "\1") QUESTION("\1") RR("\xc0\xff", "\1", "\1", "\4") "\x0a\0\0\1"), /* … ahead */
+        PACKET(HEADER("\x80", "\1") QUESTION("\1") RR("\x80\x0c", "\1", "\1", "\4") "\x0a\0\0\1"), /* unknown label */
         PACKET(HEADER("\x80", "\1") QUESTION("\x0f") RR("\xc0\x0c", "\x0f", "\1", "\5") "\0\1\1 \0"), /* MX host " " */
-        PACKET(HEADER("\x80", "\1") QUESTION("\x0f") RR("\xc0\x0c", "\x0f", "\1", "\6") "\0\1\1x\0z"), /* octets behind */
-        PACKET(HEADER("\x80", "\1") QUESTION("\x0f") RR("\xc0\x0c", "\x0f", "\1", "\4") "\0\1\5x"),   /* name over the end */
+        PACKET(HEADER("\x80", "\1") QUESTION("\x0f") RR("\xc0\x0c", "\x0f", "\1", "\6") "\0\1\1x\0z"), /* too long */
+        PACKET(HEADER("\x80", "\1") QUESTION("\x0f") RR("\xc0\x0c", "\x0f", "\1", "\4") "\0\1\5x"), /* name is cut */
     };
     for (size_t i = 0; i < sizeof packets / sizeof *packets; i++) {
         enum dns_type type = i < 8 ? DNS_A : DNS_MX;
@@ -116,7 +116,8 @@ static void test_malformed(void **state)
 /* Every cut of a good packet is read without harm and never gives a record that is not there. */
 static void test_cuts(void **state)
 {
-    struct str whole = PACKET(HEADER("\x80", "\1") QUESTION("\x0f") RR("\xc0\x0c", "\x0f", "\x3c", "\7") "\0\x0a\2m1\xc0\x0c");
+    struct str whole =
+        PACKET(HEADER("\x80", "\1") QUESTION("\x0f") RR("\xc0\x0c", "\x0f", "\x3c", "\7") "\0\x0a\2m1\xc0\x0c");
     for (size_t n = 0; n < whole.n; n++) {
         read_packet(str_slice(whole.p, n), DNS_MX);
         assert_int_equal(answer.status, DNS_FAILED);
