@@ -112,7 +112,8 @@ const struct conf_option conf_schema[] = {
 
     /* Authentication. */
     { .name = "auth_line_max", .type = CONF_SIZE, .offset = TOP(auth_line_max), .fallback = "96K", .min = 1 * KIB,
-      .max = 1 * MIB, .help = "The longest line within AUTH.\nKerberos tickets of large organisations need more than RFC 4954's\n12,288 octets." },
+      .max = 1 * MIB, .help = "The longest line within AUTH.\n"
+              "Kerberos tickets of large organisations need more than RFC 4954's\n12,288 octets." },
     { .name = "auth_memory", .type = CONF_SIZE, .offset = TOP(auth_memory), .fallback = "64M", .min = 1 * MIB,
       .max = 64 * GIB, .help = "What all AUTH lines of all sessions may occupy together.\nBeyond it AUTH is answered with 454." },
     { .name = "auth_failure_limit", .type = CONF_NUMBER, .offset = TOP(auth_failure_limit), .fallback = "20", .max = 60000,
