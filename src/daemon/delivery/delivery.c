@@ -304,6 +304,23 @@ static void on_drain(struct role_ctx *ctx)
         loop_stop(ctx->loop);
 }
 
+void delivery_done(struct role_ctx *ctx)
+{
+    struct delivery *d = ctx->state;
+    channel_free(&d->queue);
+    channel_free(&d->auth);
+    jobs_queue_gone(d);
+    worker_pool_free(&d->workers);
+    site_unref(&d->site);
+    site_unref(&d->site_before);
+    on_turn(d);
+    loop_turn_free(&d->turn);
+    close_fd(&d->spool_lock_fd);
+    buf_done(&d->roots);
+    free(d);
+    ctx->state = NULL;
+}
+
 struct sandbox_arg {
     struct delivery *delivery;
     struct sandbox *sandbox;

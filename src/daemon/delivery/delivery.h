@@ -122,6 +122,8 @@ struct delivery {
 
 struct site *site_ref(struct site *site);
 void site_unref(struct site **site);
+/* Gives everything back, after a drain: for tests, a process just ends. */
+void delivery_done(struct role_ctx *ctx);
 /* A job has ended: perhaps the last one that a drain waits for. */
 void delivery_check_drained(struct delivery *delivery);
 
@@ -252,7 +254,7 @@ bool conn_start_tls(struct conn *conn, bool verify, struct err *err);
 
 void login_begin(struct conn *conn, struct str mechanisms);
 void login_challenge(struct conn *conn, struct str challenge);
-/* The connection ends, or the session is ready: nothing more is asked. */
-void login_end(struct conn *conn, bool cancel);
+/* The connection ends, or the session is ready: auth may forget it. */
+void login_end(struct conn *conn);
 bool login_message(struct delivery *delivery, unsigned type, uint32_t id, struct str body);
 void login_auth_gone(struct delivery *delivery);

@@ -55,14 +55,14 @@ void login_challenge(struct conn *conn, struct str challenge)
         wait_for_auth(conn);
 }
 
-void login_end(struct conn *conn, bool cancel)
+void login_end(struct conn *conn)
 {
     struct delivery *d = conn->delivery;
     conn->login_begun = false;
     if (!conn->question)
         return;
     HASH_DEL(d->logins, conn);
-    if (cancel && d->auth)
+    if (d->auth)
         channel_send(d->auth, IPC_LOGIN_CANCEL, conn->question, STR_NONE);
     conn->question = 0;
 }

@@ -43,7 +43,7 @@ static void bury(struct conn *conn)
     hop->n_conns--;
     conn->state = CONN_DEAD;
     resolve_cancel(&conn->resolve);
-    login_end(conn, true);
+    login_end(conn);
     conn_close(conn);
     LIST_REMOVE(conn, link);
     LIST_INSERT_HEAD(&conn->delivery->dead_conns, conn, link);
@@ -96,7 +96,7 @@ void conn_fail(struct conn *conn, bool next_address, const char *dsn, const char
     va_start(args, fmt);
     failure(conn, dsn, fmt, args);
     va_end(args);
-    login_end(conn, true);
+    login_end(conn);
     conn_close(conn);
     conn->deadline_ms = 0;
     if (next_address && conn->at + 1 < conn->n_candidates) {
@@ -349,7 +349,7 @@ static void ready(struct conn *conn)
             conn_fail(conn, false, "4.7.8", "%s accepted the login without proving that it knows the password", conn->relay);
             return;
         }
-        login_end(conn, false);
+        login_end(conn);
         conn->hop->n_starting--;
     }
     conn->state = CONN_IDLE;

@@ -98,14 +98,14 @@ static void on_auth_message(void *arg, unsigned type, uint32_t id, struct str bo
 {
     (void)arg, (void)fds;
     if (type == IPC_AUTH_CHALLENGE || type == IPC_AUTH_DONE || type == IPC_USER_ANSWER)
-        login_message(&smtpd, type, id, body);
+        smtpd_login_message(&smtpd, type, id, body);
 }
 
 static void on_auth_closed(void *arg, const struct err *why)
 {
     (void)arg, (void)why;
     channel_free(&smtpd.auth);
-    login_auth_gone(&smtpd);
+    smtpd_login_auth_gone(&smtpd);
 }
 
 static const struct channel_handlers auth_handlers = { .message = on_auth_message, .closed = on_auth_closed };
@@ -175,30 +175,29 @@ static void file(struct role_ctx *ctx, const struct ipc_file *f, int fd)
             close(smtpd.spool_lock_fd);
         smtpd.spool_lock_fd = fd; /* kept open: a new master waits until we are gone */
     } else {
-        site_stage(&smtpd, f, fd);
+        smtpd_site_stage(&smtpd, f, fd);
     }
 }
 
 static void set_budget(const struct conf *conf)
 {
-    uint32_t processes = conf->smtpd_processes ? conf->smtpd_processes : 1;
-    smtpd.auth_budget.max_bytes = (size_t)(conf->auth_memory / processes);
+    smtpd.auth_budget.max_bytes = (size_t)(conf->auth_memory / smtpd.n_processes);
 }
 
 static int switch_site(struct err *err)
 {
     struct site *next = NULL;
-    int rc = site_build(&smtpd, &next, err);
+    int rc = smtpd_site_build(&smtpd, &next, err);
     if (rc < 0)
         return rc;
     set_budget(smtpd.ctx->conf);
     struct site *old = smtpd.site;
     smtpd.site = next;
     if (old)
-        site_stop_listening(old);
+        smtpd_site_stop_listening(old);
     if (!smtpd.draining)
-        site_listen(next);
-    site_unref(&old);
+        smtpd_site_listen(next);
+    smtpd_site_unref(&old);
     return 0;
 }
 
@@ -243,6 +242,8 @@ static int start(struct role_ctx *ctx, struct err *err)
         return err_set(err, ERR_BUSY, "the queue process is not there yet");
     now_random(&smtpd.id_base, sizeof smtpd.id_base);
     smtpd.id_base &= ~(uint64_t)UINT32_MAX;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    smtpd.n_processes = ctx->conf->smtpd_processes ? ctx->conf->smtpd_processes : cores > 0 ? (unsigned)cores : 1;
     smtpd.scratch = malloc(SMTPD_READ_BYTES);
     int rc = smtpd.scratch ? asks_new(&smtpd.asks) : -ENOMEM;
     if (rc < 0)
@@ -266,7 +267,7 @@ static void drain(struct role_ctx *ctx)
 {
     (void)ctx;
     smtpd.draining = true;
-    site_stop_listening(smtpd.site);
+    smtpd_site_stop_listening(smtpd.site);
     for (struct session *s = smtpd.sessions, *next; s; s = next) {
         next = s->next;
         session_shutdown(s);
