@@ -39,9 +39,11 @@ struct cli_verb {
     const char *usage;     /* "check [-c FILE] [--json]" */
     const char *summary;   /* one line for --help */
     bool hidden;           /* for the build only: not in --help */
+    bool as_program;       /* a name that the program may have (argv[0]: sendmail, mailq …): gets argv untouched */
 };
 
-cli_verb_fn cli_check, cli_config;
+cli_verb_fn cli_bench, cli_check, cli_config, cli_mailq, cli_newaliases, cli_pause, cli_queue, cli_reload, cli_resume, cli_sendmail,
+    cli_setup, cli_status, cli_user;
 
 /* "postern: text" on stderr; returns `status`. */
 int cli_fail(enum cli_exit status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

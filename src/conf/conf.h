@@ -102,3 +102,9 @@ struct conf {
 /* Any thread may count; NULL is fine. Loading is in conf/load.h. */
 struct conf *conf_ref(const struct conf *conf);
 void conf_unref(const struct conf **conf);
+
+/* Where an option was written: `block` is conf->file for the top level, otherwise the block's own name pointer
+ * (server->name, domain->name, host->network), `option` its name. Not written: the block's place is what is left,
+ * so the answer is `otherwise`. */
+struct conf_place conf_place_of(const struct conf *conf, const char *block, const char *option,
+                                struct conf_place otherwise);

@@ -22,6 +22,7 @@ void conf_unref(const struct conf **conf)
     if (!s || atomic_fetch_sub(&s->refs, 1) != 1)
         return;
     struct arena arena = s->arena;
+    free(s->written);
     free(s);
     arena_done(&arena);
 }
@@ -37,6 +38,7 @@ struct fill {
     const char *main_folder;
     enum conf_where where;
     void *base;
+    const char *block; /* see struct conf_written */
     struct conf_place seen[CONF_OPTIONS_MAX]; /* by row of the schema; file NULL: not written */
 };
 
@@ -79,13 +81,30 @@ static const char *folder_of(struct fill *f, const char *file)
     return arena_printf(f->draft->scratch, "%s/%.*s", f->main_folder, (int)(slash - file), file);
 }
 
+static void note_written(struct fill *f, const struct conf_option *option, struct conf_place place)
+{
+    struct conf_snapshot *s = f->draft->snapshot;
+    if (s->n_written == s->written_cap) {
+        size_t cap = s->written_cap ? s->written_cap * 2 : 64;
+        struct conf_written *grown = reallocarray(s->written, cap, sizeof *grown);
+        if (!grown) {
+            f->draft->out_of_memory = true;
+            return;
+        }
+        s->written = grown;
+        s->written_cap = cap;
+    }
+    s->written[s->n_written++] = (struct conf_written){ f->block, option, place };
+}
+
 static void fill_option(struct fill *f, const struct conf_node *node)
 {
     struct conf_mistakes *m = f->draft->mistakes;
     const struct conf_option *option = conf_option_find(f->where, str_of(node->name));
     if (!option) {
         if (conf_block_find(f->where, str_of(node->name)))
-            conf_mistake_add(m, node->place, node->name, NULL, "%s is a block: %s \"title\" { … }", node->name, node->name);
+            conf_mistake_add(m, node->place, node->name, NULL, "%s is a block: %s \"title\" { … }", node->name,
+                             node->name);
         else
             unknown_name(f, node);
         return;
@@ -96,6 +115,8 @@ static void fill_option(struct fill *f, const struct conf_node *node)
                          seen->file, seen->line);
         return;
     }
+    if (!seen->file)
+        note_written(f, option, node->place);
     *seen = node->place;
     struct conf_value_error e;
     const char *folder = folder_of(f, node->place.file);
@@ -127,15 +148,15 @@ static bool title_is_missing(struct conf_draft *d, const struct conf_node *node,
 }
 
 /* Blocks of one kind among `first` and its siblings, in the order of the files. NULL with *ret_n 0: none. */
-static const struct conf_node **collect(struct conf_draft *d, const struct conf_node *first, const struct conf_block *block,
-                                        size_t *ret_n)
+static const struct conf_node **collect(struct conf_draft *d, const struct conf_node *first,
+                                        const struct conf_block *block, size_t *ret_n)
 {
     size_t n = 0;
     for (const struct conf_node *node = first; node; node = node->next)
         n += node->is_block && str_eq(str_of(node->name), str_of(block->name));
     if (n > CONF_BLOCKS_MAX) {
-        conf_mistake_add(d->mistakes, first->place, block->name, NULL, "there are more than %d %s blocks", CONF_BLOCKS_MAX,
-                         block->name);
+        conf_mistake_add(d->mistakes, first->place, block->name, NULL, "there are more than %d %s blocks",
+                         CONF_BLOCKS_MAX, block->name);
         n = CONF_BLOCKS_MAX;
     }
     const struct conf_node **list = arena_alloc(d->scratch, (n + 1) * sizeof *list);
@@ -160,11 +181,12 @@ static void refuse_blocks(struct fill *f, const struct conf_node *first)
                 elsewhere = &conf_blocks[i];
         if (option)
             conf_mistake_add(f->draft->mistakes, node->place, node->name,
-                             arena_printf(f->draft->scratch, "write %s = …", node->name), "%s is an option, not a block",
-                             node->name);
+                             arena_printf(f->draft->scratch, "write %s = …", node->name),
+                             "%s is an option, not a block", node->name);
         else if (elsewhere)
             conf_mistake_add(f->draft->mistakes, node->place, node->name,
-                             elsewhere->outer == CONF_TOP ? "it stands outside of all blocks" : "it stands in a server block",
+                             elsewhere->outer == CONF_TOP ? "it stands outside of all blocks"
+                                                          : "it stands in a server block",
                              "the block %s cannot stand here", node->name);
         else
             unknown_name(f, node);
@@ -188,6 +210,7 @@ static void fill_host(struct conf_draft *d, const char *main_folder, const struc
                                   : "write host \"10.1.0.0/16\" { … } or host \"192.168.7.20\" { … }",
                          "host: %s", err.text);
     d->out_of_memory = d->out_of_memory || !host->network;
+    f.block = host->network;
     fill_options(&f, node->child);
     refuse_blocks(&f, node->child);
 }
@@ -201,8 +224,10 @@ static void fill_server(struct conf_draft *d, const char *main_folder, size_t i)
     server->place = node->place;
     server->name = arena_strdup(d->arena, node->title);
     d->out_of_memory = d->out_of_memory || !server->name;
+    f.block = server->name;
     if (!form_server_title(node->title, hint))
-        conf_mistake_add(d->mistakes, node->place, "server", hint, "server: \"%.*s\" is not a name", STR_ARG(node->title));
+        conf_mistake_add(d->mistakes, node->place, "server", hint, "server: \"%.*s\" is not a name",
+                         STR_ARG(node->title));
     fill_options(&f, node->child);
     refuse_blocks(&f, node->child);
 
@@ -229,11 +254,13 @@ static void fill_domain(struct conf_draft *d, const char *main_folder, size_t i)
     domain->place = node->place;
     char *name = (char *)arena_strdup(d->arena, node->title);
     domain->name = name;
+    f.block = name;
     d->out_of_memory = d->out_of_memory || !name;
     for (; name && *name; name++)
         *name = ascii_lower(*name);
     if (!form_domain_title(node->title, hint))
-        conf_mistake_add(d->mistakes, node->place, "domain", hint, "domain: \"%.*s\" is not a domain", STR_ARG(node->title));
+        conf_mistake_add(d->mistakes, node->place, "domain", hint, "domain: \"%.*s\" is not a domain",
+                         STR_ARG(node->title));
     fill_options(&f, node->child);
     refuse_blocks(&f, node->child);
 }
@@ -256,7 +283,8 @@ static int by_name(const void *a, const void *b)
 static void finish(struct conf_draft *d)
 {
     for (size_t i = 0; i < d->conf->n_servers; i++) /* the arena's, writable until the snapshot is handed out */
-        qsort((struct conf_host *)d->server[i].host, d->server[i].n_hosts, sizeof *d->server[i].host, by_prefix_and_address);
+        qsort((struct conf_host *)d->server[i].host, d->server[i].n_hosts, sizeof *d->server[i].host,
+              by_prefix_and_address);
     qsort(d->domain, d->conf->n_domains, sizeof *d->domain, by_name);
     for (size_t i = 0; i < d->conf->n_domains; i++) /* spelled as the block spells it */
         for (size_t k = 0; d->domain[i].server && k < d->conf->n_servers; k++)
@@ -278,7 +306,9 @@ static void finish(struct conf_draft *d)
 
 static void fill_all(struct conf_draft *d, const char *main_folder)
 {
-    struct fill f = { .draft = d, .main_folder = main_folder, .where = CONF_TOP, .base = d->conf };
+    struct fill f = {
+        .draft = d, .main_folder = main_folder, .where = CONF_TOP, .base = d->conf, .block = d->conf->file
+    };
     size_t n_servers, n_domains;
     fill_options(&f, d->top);
     refuse_blocks(&f, d->top);
@@ -303,26 +333,71 @@ static void fill_all(struct conf_draft *d, const char *main_folder)
         fill_domain(d, main_folder, i);
 }
 
-/* Places outlive the parse: every file's name moves from the scratch arena into the snapshot's. */
+/* Places outlive the parse: the names of files move from the scratch arena into the snapshot's, each once. */
+struct moved_files {
+    struct {
+        const char *from, *to;
+    } file[CONF_FILES_MAX];
+    size_t n, last;
+};
+
+static void move_place(struct conf_draft *d, struct moved_files *m, struct conf_place *place)
+{
+    size_t i = m->last;
+    if (i >= m->n || m->file[i].from != place->file)
+        for (i = 0; i < m->n && m->file[i].from != place->file; i++)
+            ;
+    if (i == m->n && m->n < CONF_FILES_MAX) {
+        m->file[m->n].from = place->file;
+        m->file[m->n++].to = arena_strdup(d->arena, str_of(place->file));
+    }
+    m->last = i;
+    place->file = i < m->n ? m->file[i].to : NULL;
+    d->out_of_memory = d->out_of_memory || !place->file;
+}
+
+static int by_block_and_option(const void *a, const void *b)
+{
+    const struct conf_written *x = a, *y = b;
+    if (x->block != y->block)
+        return (uintptr_t)x->block < (uintptr_t)y->block ? -1 : 1;
+    return x->option != y->option ? (x->option < y->option ? -1 : 1) : 0;
+}
+
 static void keep_places(struct conf_draft *d)
 {
-    const char *from = NULL, *to = NULL;
-    for (size_t i = 0; i < d->conf->n_servers + d->conf->n_domains; i++) {
-        bool is_server = i < d->conf->n_servers;
-        struct conf_server *server = is_server ? &d->server[i] : NULL;
-        size_t n_hosts = is_server ? server->n_hosts : 0;
-        for (size_t k = 0; k <= n_hosts; k++) {
-            struct conf_place *place = !is_server ? &d->domain[i - d->conf->n_servers].place
-                                       : k == 0   ? &server->place
-                                                  : &((struct conf_host *)server->host)[k - 1].place;
-            if (place->file != from) {
-                from = place->file;
-                to = arena_strdup(d->arena, str_of(from));
-                d->out_of_memory = d->out_of_memory || !to;
-            }
-            place->file = to;
-        }
+    struct moved_files *m = arena_alloc(d->scratch, sizeof *m);
+    struct conf_snapshot *s = d->snapshot;
+    if (!m) {
+        d->out_of_memory = true;
+        return;
     }
+    for (size_t i = 0; i < d->conf->n_servers; i++) {
+        move_place(d, m, &d->server[i].place);
+        for (size_t k = 0; k < d->server[i].n_hosts; k++) /* writable until the snapshot is handed out */
+            move_place(d, m, &((struct conf_host *)d->server[i].host)[k].place);
+    }
+    for (size_t i = 0; i < d->conf->n_domains; i++)
+        move_place(d, m, &d->domain[i].place);
+    for (size_t i = 0; i < s->n_written; i++)
+        move_place(d, m, &s->written[i].place);
+    if (s->n_written)
+        qsort(s->written, s->n_written, sizeof *s->written, by_block_and_option);
+}
+
+struct conf_place conf_place_of(const struct conf *conf, const char *block, const char *option,
+                                struct conf_place otherwise)
+{
+    const struct conf_snapshot *s = (const struct conf_snapshot *)conf;
+    for (int where = CONF_TOP; where < CONF_WHERES; where++) {
+        struct conf_written key = { block, conf_option_find((enum conf_where)where, str_of(option)), { 0 } };
+        const struct conf_written *found =
+            key.option && s->n_written ? bsearch(&key, s->written, s->n_written, sizeof key, by_block_and_option)
+                                       : NULL;
+        if (found)
+            return found->place;
+    }
+    return otherwise;
 }
 
 static int order_of(const struct conf_mistake *x, const struct conf_mistake *y, const char *main_file)
@@ -369,7 +444,9 @@ static int build(const struct conf_reader *reader, const char *path, struct conf
                  struct conf_mistakes *mistakes, struct err *err)
 {
     struct conf_parser parser = { .reader = reader, .arena = scratch, .mistakes = mistakes };
-    struct conf_draft d = { .conf = &s->conf, .arena = &s->arena, .scratch = scratch, .mistakes = mistakes };
+    struct conf_draft d = {
+        .conf = &s->conf, .snapshot = s, .arena = &s->arena, .scratch = scratch, .mistakes = mistakes
+    };
     struct conf_node *top = NULL;
     const char *main_path = arena_strdup(scratch, str_of(path));
     s->conf.file = arena_strdup(&s->arena, str_of(path));
@@ -392,7 +469,8 @@ static int build(const struct conf_reader *reader, const char *path, struct conf
     if (d.out_of_memory || mistakes->out_of_memory)
         return no_memory(err, path);
     if (mistakes->n_errors)
-        return err_set(err, ERR_CONFIG, "%s: %zu mistake%s", path, mistakes->n_errors, mistakes->n_errors == 1 ? "" : "s");
+        return err_set(err, ERR_CONFIG, "%s: %zu mistake%s", path, mistakes->n_errors,
+                       mistakes->n_errors == 1 ? "" : "s");
     return 0;
 }
 

@@ -3,11 +3,25 @@
 #include "conf/schema.h"
 #include "conf/value.h"
 
-/* mdoc takes a line that begins with a dot or an apostrophe for a request; ours never do. */
+/* Text in lines of at most 78 columns, as mandoc's lint asks for; lines that are requests stay whole. */
 static void add_text(struct buf *into, const char *text)
 {
-    buf_add_c(into, text);
-    buf_add_char(into, '\n');
+    struct str rest = str_of(text), line, word;
+    for (bool more = true; more;) {
+        more = str_cut(&rest, '\n', &line);
+        bool request = str_starts(line, STR("."));
+        size_t column = 0;
+        for (bool words = line.n > 0; words;) {
+            words = str_cut(&line, ' ', &word);
+            if (column && !request && column + 1 + word.n > 78) {
+                buf_add_char(into, '\n');
+                column = 0;
+            }
+            buf_addf(into, "%s%.*s", column ? " " : "", STR_ARG(word));
+            column += word.n + (column != 0);
+        }
+        buf_add_char(into, '\n');
+    }
 }
 
 /* A value as it would be written, from the text of the default. */
@@ -49,7 +63,7 @@ static void write_quoted(const char *text, struct buf *into)
     }
 }
 
-static void write_option(const struct conf_option *option, struct buf *into)
+static void write_heading(const struct conf_option *option, struct buf *into)
 {
     buf_addf(into, ".It Ic %s No = ", option->name);
     if (option->type == CONF_CHOICE) {
@@ -61,30 +75,45 @@ static void write_option(const struct conf_option *option, struct buf *into)
         buf_addf(into, "Ar %s", value_name(option));
     }
     buf_add_char(into, '\n');
-    add_text(into, option->help);
-    if (option->type == CONF_SIZE || option->type == CONF_DURATION || (option->type == CONF_NUMBER && option->max)) {
-        struct buf range;
-        buf_init(&range, 200);
-        void (*format)(uint64_t, struct buf *) = option->type == CONF_DURATION ? conf_duration_format : conf_size_format;
-        if (option->type == CONF_NUMBER) {
-            buf_addf(&range, "%llu to %llu", (unsigned long long)option->min, (unsigned long long)option->max);
-        } else {
-            format(option->min, &range);
-            buf_add_c(&range, " to ");
-            format(option->max, &range);
-        }
-        buf_addf(into, "Range: %.*s.\n", STR_ARG(buf_str(&range)));
-        buf_done(&range);
-    }
+}
+
+static void write_amount(const struct conf_option *option, uint64_t amount, struct buf *into)
+{
+    if (option->type == CONF_SIZE)
+        conf_size_format(amount, into);
+    else if (option->type == CONF_DURATION)
+        conf_duration_format(amount, into);
+    else
+        buf_addf(into, "%llu", (unsigned long long)amount);
+}
+
+static void write_default(const struct conf_option *option, struct buf *into)
+{
     if (option->fallback && option->fallback[0]) {
         buf_add_c(into, "Default:\n.Li ");
         write_fallback(option, into);
         buf_add_c(into, " .\n");
     } else if (option->fallback_text) {
-        buf_addf(into, "Default: %s.\n", option->fallback_text);
+        const char *last_line = strrchr(option->fallback_text, '\n');
+        bool ends_in_macro = last_line && last_line[1] == '.';
+        buf_addf(into, "Default: %s%s.\n", option->fallback_text, ends_in_macro ? " " : "");
     } else if (option->inherited) {
         buf_add_c(into, "Default: the value of the server.\n");
     }
+}
+
+static void write_option(const struct conf_option *option, struct buf *into)
+{
+    write_heading(option, into);
+    add_text(into, option->help);
+    if (option->max) {
+        buf_add_c(into, "Range: ");
+        write_amount(option, option->min, into);
+        buf_add_c(into, " to ");
+        write_amount(option, option->max, into);
+        buf_add_c(into, ".\n");
+    }
+    write_default(option, into);
     if (option->example) {
         buf_addf(into, "Example:\n.Li %s = ", option->name);
         write_quoted(option->example, into);

@@ -36,6 +36,8 @@ static const char *clean_copy(struct arena *arena, const char *text)
 }
 
 static void add(struct conf_mistakes *m, bool warning, struct conf_place place, const char *name, const char *hint,
+                const char *fmt, va_list args) __attribute__((format(printf, 6, 0)));
+static void add(struct conf_mistakes *m, bool warning, struct conf_place place, const char *name, const char *hint,
                 const char *fmt, va_list args)
 {
     size_t *count = warning ? &m->n_warnings : &m->n_errors;

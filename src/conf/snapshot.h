@@ -7,10 +7,19 @@
 
 enum { CONF_ARENA_MAX = 256 << 20 };
 
+/* An option that was written, found again by its block's name pointer, which is the block's alone. */
+struct conf_written {
+    const char *block;
+    const struct conf_option *option;
+    struct conf_place place;
+};
+
 struct conf_snapshot {
     struct conf conf;       /* first: a struct conf * is a struct conf_snapshot * */
     atomic_uint refs;
     struct arena arena;     /* all strings and arrays */
+    struct conf_written *written; /* sorted by block and option once loaded */
+    size_t n_written, written_cap;
 };
 
 /* Values and the nodes that they come from, side by side, until checks are done. */
@@ -20,6 +29,7 @@ struct conf_server_origin {
 };
 struct conf_draft {
     struct conf *conf;
+    struct conf_snapshot *snapshot; /* the same */
     struct arena *arena;            /* the snapshot's */
     struct arena *scratch;          /* dies with the load */
     struct conf_mistakes *mistakes;

@@ -40,7 +40,8 @@ static const char *const statements[STATEMENTS] = {
 struct users {
     sqlite3 *db;
     sqlite3_stmt *stmt[STATEMENTS]; /* prepared when first needed */
-    char *path;
+    char *path;   /* as it was given: for people */
+    char *real;   /* its folder without symbolic links: SQLite refuses them all, and we only one in the file's place */
     dev_t device;
     ino_t inode;
     unsigned char secret[USERS_SECRET_BYTES];
@@ -90,7 +91,7 @@ static int remember_file(struct users *users, const struct stat *st, struct err 
 static int look(struct users *users, struct err *err)
 {
     struct stat st;
-    if (lstat(users->path, &st) == 0)
+    if (lstat(users->real, &st) == 0)
         return remember_file(users, &st, err);
     if (errno == ENOENT)
         return err_set(err, ERR_ABSENT, "there is no user store %s; `postern user add NAME` makes one", users->path);
@@ -100,7 +101,7 @@ static int look(struct users *users, struct err *err)
 /* For a writer, which has no other handle: makes the file with the right mode, gives it to its user. */
 static int touch(struct users *users, const struct users_options *options, struct err *err)
 {
-    const char *path = users->path;
+    const char *path = users->real;
     int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
     int fd = open(path, flags);
     if (fd < 0 && errno == ENOENT) {
@@ -204,11 +205,29 @@ static int check_schema(struct users *users, enum users_mode mode, struct err *e
     return rc == SQLITE_OK ? 0 : fail(users, rc, "read it", err);
 }
 
+/* The folder may be reached through symbolic links, as sites move their data; the file itself may be none. */
+static int resolve_folder(struct users *users, struct err *err)
+{
+    const char *slash = strrchr(users->path, '/');
+    char *folder = slash ? str_dup(str_slice(users->path, (size_t)(slash - users->path) + 1)) : str_dup(STR("."));
+    char *real = folder ? realpath(folder, NULL) : NULL;
+    int saved = errno;
+    free(folder);
+    if (!real && saved == ENOENT)
+        return err_set(err, ERR_ABSENT, "there is no user store %s: its folder is missing; run: postern setup", users->path);
+    if (!real)
+        return err_errno(err, saved, "cannot reach the folder of the user store %s", users->path);
+    if (asprintf(&users->real, "%s/%s", real, slash ? slash + 1 : users->path) < 0)
+        users->real = NULL;
+    free(real);
+    return users->real ? 0 : err_errno(err, ENOMEM, "%s", users->path);
+}
+
 static int connect_store(struct users *users, const struct users_options *options, struct err *err)
 {
     int flags = (options->mode == USERS_READ ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE) | SQLITE_OPEN_NOMUTEX |
                 SQLITE_OPEN_PRIVATECACHE | SQLITE_OPEN_NOFOLLOW;
-    int rc = sqlite3_open_v2(users->path, &users->db, flags, NULL);
+    int rc = sqlite3_open_v2(users->real, &users->db, flags, NULL);
     if (rc != SQLITE_OK)
         return fail(users, rc, "open it", err);
     sqlite3_extended_result_codes(users->db, 1);
@@ -233,7 +252,9 @@ int users_open(const char *path, const struct users_options *options, struct use
         free(users);
         return err_errno(err, ENOMEM, "%s", path);
     }
-    int rc = options->mode == USERS_READ ? look(users, err) : touch(users, options, err);
+    int rc = resolve_folder(users, err);
+    if (rc == 0)
+        rc = options->mode == USERS_READ ? look(users, err) : touch(users, options, err);
     if (rc == 0)
         rc = connect_store(users, options, err);
     if (rc == 0)
@@ -253,6 +274,7 @@ void users_close(struct users **users_at)
         sqlite3_finalize(users->stmt[i]);
     sqlite3_close(users->db);
     explicit_bzero(users->secret, sizeof users->secret);
+    free(users->real);
     free(users->path);
     free(users);
     *users_at = NULL;
@@ -261,7 +283,7 @@ void users_close(struct users **users_at)
 bool users_replaced(const struct users *users)
 {
     struct stat st;
-    return stat(users->path, &st) != 0 || st.st_dev != users->device || st.st_ino != users->inode;
+    return stat(users->real, &st) != 0 || st.st_dev != users->device || st.st_ino != users->inode;
 }
 
 struct str users_secret(const struct users *users)

@@ -132,7 +132,8 @@ static int finalise(struct dns *dns, const char *anchor_file, struct err *err)
         int rc = ub_ctx_zone_remove(dns->ub, zones[i]);
         if (rc)
             return err_set(err, ERR_DNS, "the DNS library could not be set up%s%s: %s",
-                           anchor_file ? " with the trust anchor " : "", anchor_file ? anchor_file : "", ub_strerror(rc));
+                           anchor_file ? " with the trust anchor " : "", anchor_file ? anchor_file : "",
+                           ub_strerror(rc));
     }
     int rc = ub_resolve_event(dns->ub, "localhost.", DNS_A, CLASS_IN, NULL, ignored, NULL);
     return rc ? err_set(err, ERR_DNS, "the DNS library could not be started: %s", ub_strerror(rc)) : 0;
@@ -148,8 +149,11 @@ int dns_new(struct loop *loop, const char *const *resolver, size_t n_resolvers, 
     dns->loop = loop;
     dns_event_base_init(&dns->base, loop);
     dns->ub = ub_ctx_create_ub_event(&dns->base.ub);
+    /* It would write to stderr; what matters comes back in sentences. */
+    if (dns->ub)
+        ub_ctx_debugout(dns->ub, NULL);
     int rc = dns->ub ? set_resolvers(dns, resolver, n_resolvers, err)
-                     : err_set(err, ERR_DNS, "the DNS library could not be started (memory or random numbers are missing)");
+                     : err_set(err, ERR_DNS, "the DNS library could not be started; is there memory?");
     if (rc == 0)
         rc = set_options(dns, anchor_file, err);
     if (rc == 0)
@@ -201,7 +205,8 @@ static const char *type_text(enum dns_type type)
     return "?";
 }
 
-static void query_failed(struct dns_query *query, int rcode, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void query_failed(struct dns_query *query, int rcode, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 static void query_failed(struct dns_query *query, int rcode, const char *fmt, ...)
 {
     va_list args;

@@ -164,8 +164,9 @@ static enum tls_result session_result(struct tls_session *session, int rc)
     }
     if (session->io_errno) {
         ERR_clear_error();
-        return session_fail(session, session->io_errno == ECONNRESET || session->io_errno == EPIPE ? TLS_CLOSED : TLS_FAILED,
-                            "the connection failed: %s", strerror(session->io_errno));
+        bool gone = session->io_errno == ECONNRESET || session->io_errno == EPIPE;
+        return session_fail(session, gone ? TLS_CLOSED : TLS_FAILED, "the connection failed: %s",
+                            strerror(session->io_errno));
     }
     return session_library_error(session);
 }
@@ -512,7 +513,8 @@ size_t tls_session_exporter(const struct tls_session *session, unsigned char ret
 {
     static const char label[] = "EXPORTER-Channel-Binding";
     if (!session->done || SSL_version(session->ssl) != TLS1_3_VERSION ||
-        SSL_export_keying_material(session->ssl, ret_octets, TLS_EXPORTER_BYTES, label, sizeof label - 1, NULL, 0, 0) != 1)
+        SSL_export_keying_material(session->ssl, ret_octets, TLS_EXPORTER_BYTES, label, sizeof label - 1, NULL, 0,
+                                   0) != 1)
         return 0;
     return TLS_EXPORTER_BYTES;
 }

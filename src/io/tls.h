@@ -73,7 +73,8 @@ void tls_server_set_unref(struct tls_server_set **set);
 
 /* `plain` as told above; NULL on a port that speaks TLS from the first octet. `set` may be NULL. `ready`
  * is called as ready(arg) from the signer's answer, or from tls_handshake() or tls_free() of another session
- * that made room; never from within a call of this file on the same session. The descriptor stays the caller's and outlives the session. */
+ * that made room; never from within a call of this file on the same session. The descriptor stays the
+ * caller's and outlives the session. */
 int tls_server_session_new(struct tls_server_context *context, struct tls_server_set *set, int fd,
                            struct buf *plain, void (*ready)(void *arg), void *arg, struct tls_session **ret_session,
                            struct err *err);

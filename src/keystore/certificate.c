@@ -191,8 +191,8 @@ static void check_key(struct check *check)
     EVP_PKEY *key = X509_get0_pubkey(check->certificate->chain[0]);
     key_text(key, text, sizeof text);
     if (strcmp(text, "EC P-256") != 0 && strncmp(text, "RSA ", 4) != 0)
-        check_found(check, CERTIFICATE_MISTAKE, "the certificate in %s has a key of type %s; supported are P-256 and RSA",
-                    check->file, text);
+        check_found(check, CERTIFICATE_MISTAKE, "the certificate in %s has a key of type %s; supported are P-256 and "
+                    "RSA", check->file, text);
     else if (EVP_PKEY_is_a(key, "RSA") && EVP_PKEY_get_bits(key) < RSA_BITS_MIN)
         check_found(check, CERTIFICATE_MISTAKE, "the certificate in %s has a key of %d bits; RSA needs %d at least, "
                     "better: take P-256", check->file, EVP_PKEY_get_bits(key), RSA_BITS_MIN);
@@ -204,8 +204,9 @@ static void check_order(struct check *check)
     for (size_t i = 0; i + 1 < c->n; i++) {
         if (X509_check_issued(c->chain[i + 1], c->chain[i]) == X509_V_OK)
             continue;
-        check_found(check, CERTIFICATE_MISTAKE, "certificate %zu in %s was not issued by certificate %zu, which follows "
-                    "it; the server's own comes first, then the one that issued it, and so on", i + 1, check->file, i + 2);
+        check_found(check, CERTIFICATE_MISTAKE, "certificate %zu in %s was not issued by certificate %zu, which "
+                    "follows it; the server's own comes first, then the one that issued it, and so on", i + 1,
+                    check->file, i + 2);
         return;
     }
 }
@@ -230,8 +231,8 @@ static void check_dates(struct check *check)
             check_found(check, CERTIFICATE_WARNING, "certificate %zu in %s is not valid before %s; clients refuse it "
                         "until then (or this machine's clock is wrong)", i + 1, check->file, day);
         else if (check->wall_ms >= to_ms)
-            check_found(check, CERTIFICATE_WARNING, "certificate %zu in %s has expired at %s; clients that verify refuse "
-                        "it: renew it", i + 1, check->file, day);
+            check_found(check, CERTIFICATE_WARNING, "certificate %zu in %s has expired at %s; clients that verify "
+                        "refuse it: renew it", i + 1, check->file, day);
         else if (to_ms - check->wall_ms < EXPIRES_SOON_DAYS * DAY_MS)
             check_found(check, CERTIFICATE_WARNING, "certificate %zu in %s expires at %s; renew it", i + 1, check->file,
                         day);
@@ -274,8 +275,8 @@ static void check_names(struct check *check)
         X509_check_ip_asc(own, check->server, 0) == 1)
         return;
     names_of(own, names, sizeof names);
-    check_found(check, CERTIFICATE_WARNING, "the certificate in %s is for %s, not for %s; clients that verify refuse it",
-                check->file, names[0] ? names : "no host name", check->server);
+    check_found(check, CERTIFICATE_WARNING, "the certificate in %s is for %s, not for %s; clients that verify refuse "
+                "it", check->file, names[0] ? names : "no host name", check->server);
 }
 
 unsigned certificate_check(const struct certificate *certificate, const char *file, const char *server,

@@ -95,7 +95,8 @@ static int keymgmt_export(void *keydata, int selection, OSSL_CALLBACK *callback,
 {
     struct provider_key *key = keydata;
     OSSL_PARAM *params = NULL;
-    if ((selection & OSSL_KEYMGMT_SELECT_PRIVATE_KEY) || !EVP_PKEY_todata(key->public_half, EVP_PKEY_PUBLIC_KEY, &params))
+    if ((selection & OSSL_KEYMGMT_SELECT_PRIVATE_KEY) ||
+        !EVP_PKEY_todata(key->public_half, EVP_PKEY_PUBLIC_KEY, &params))
         return 0;
     int ok = callback(params, arg);
     OSSL_PARAM_free(params);
@@ -354,19 +355,19 @@ static int provider_openssl_error(struct err *err, const char *what)
 
 int provider_init(struct err *err)
 {
-    static bool done;
-    if (done)
+    static OSSL_PROVIDER *standard, *postern; /* for the life of the process */
+    if (postern)
         return 0;
     /* Loading any provider by name switches off the automatic default one. The `?` makes "not postern" a
      * wish: ephemeral keys and peers' certificates stay away from our keymgmt, our own signature can
      * still be found. */
-    if (!OSSL_PROVIDER_load(NULL, "default"))
+    if (!standard && !(standard = OSSL_PROVIDER_load(NULL, "default")))
         return provider_openssl_error(err, "load its default provider");
-    if (!OSSL_PROVIDER_add_builtin(NULL, "postern", provider_entry) || !OSSL_PROVIDER_load(NULL, "postern"))
-        return provider_openssl_error(err, "load the built-in provider for keys");
     if (!EVP_set_default_properties(NULL, "?provider!=postern"))
         return provider_openssl_error(err, "set the default properties");
-    done = true;
+    if (!OSSL_PROVIDER_add_builtin(NULL, "postern", provider_entry) ||
+        !(postern = OSSL_PROVIDER_load(NULL, "postern")))
+        return provider_openssl_error(err, "load the built-in provider for keys");
     return 0;
 }
 

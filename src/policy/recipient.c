@@ -5,6 +5,8 @@
 /* Without this uthash ends the process when it has no memory. */
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
+/* The hash of uthash falls through its cases without saying so in a way that clang reads. */
+#pragma GCC diagnostic ignored "-Wimplicit-fallthrough"
 
 enum recipient_form recipient_check_local(struct str local)
 {

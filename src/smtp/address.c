@@ -90,7 +90,8 @@ bool smtp_address_domain_valid(struct str domain, bool utf8)
 
 bool smtp_address_literal_valid(struct str literal)
 {
-    if (literal.n < 3 || literal.n > SMTP_ADDRESS_DOMAIN_MAX_BYTES || literal.p[0] != '[' || literal.p[literal.n - 1] != ']')
+    if (literal.n < 3 || literal.n > SMTP_ADDRESS_DOMAIN_MAX_BYTES || literal.p[0] != '[' ||
+        literal.p[literal.n - 1] != ']')
         return false;
     struct str inner = str_slice(literal.p + 1, literal.n - 2), tag;
     char text[INET6_ADDRSTRLEN + 1];
@@ -187,7 +188,7 @@ static size_t path_end(struct str path)
     return path.n;
 }
 
-/* "@a.example,@b.example:" in front of the mailbox. A mailbox that begins with '@' and no route is an empty local part. */
+/* "@a.example,@b.example:" before the mailbox. One that begins with '@' and no route has an empty local part. */
 static bool drop_route(struct str *mailbox)
 {
     struct str route, hop;
@@ -204,7 +205,8 @@ static bool drop_route(struct str *mailbox)
     return true;
 }
 
-bool smtp_address_parse_path(struct str *rest, unsigned flags, struct smtp_address *ret, enum smtp_address_fault *ret_fault)
+bool smtp_address_parse_path(struct str *rest, unsigned flags, struct smtp_address *ret,
+                             enum smtp_address_fault *ret_fault)
 {
     if (rest->n == 0 || rest->p[0] != '<')
         return fail(SMTP_ADDRESS_BRACKETS, ret_fault);
@@ -217,7 +219,7 @@ bool smtp_address_parse_path(struct str *rest, unsigned flags, struct smtp_addre
     struct smtp_address a = { .text = path, .local = path };
 
     bool special = (path.n == 0 && (flags & SMTP_ADDRESS_NULL_OK)) ||
-        ((flags & SMTP_ADDRESS_POSTMASTER_OK) && str_eq_nocase(path, STR("postmaster")));
+                   ((flags & SMTP_ADDRESS_POSTMASTER_OK) && str_eq_nocase(path, STR("postmaster")));
     if (!special) {
         if (path.n == 0)
             return fail(SMTP_ADDRESS_NULL, ret_fault);

@@ -28,16 +28,16 @@ enum smtp_address_flags {
 
 enum smtp_address_fault {
     SMTP_ADDRESS_OK,
-    SMTP_ADDRESS_BRACKETS,   /* not in <> */
-    SMTP_ADDRESS_ROUTE,      /* malformed source route */
+    SMTP_ADDRESS_BRACKETS, /* not in <> */
+    SMTP_ADDRESS_ROUTE,    /* malformed source route */
     SMTP_ADDRESS_LOCAL_EMPTY,
     SMTP_ADDRESS_LOCAL_LONG,
-    SMTP_ADDRESS_LOCAL,      /* a character that a local part cannot hold, or an open quote */
+    SMTP_ADDRESS_LOCAL, /* a character that a local part cannot hold, or an open quote */
     SMTP_ADDRESS_NO_DOMAIN,
-    SMTP_ADDRESS_DOMAIN,     /* malformed or too long */
-    SMTP_ADDRESS_UTF8,       /* octets above 127 that are not UTF-8 */
+    SMTP_ADDRESS_DOMAIN, /* malformed or too long */
+    SMTP_ADDRESS_UTF8,   /* octets above 127 that are not UTF-8 */
     SMTP_ADDRESS_LONG,
-    SMTP_ADDRESS_NULL,       /* <> where a mailbox is needed */
+    SMTP_ADDRESS_NULL, /* <> where a mailbox is needed */
     SMTP_ADDRESS_FAULTS,
 };
 /* A few words for a reply. */
@@ -48,7 +48,8 @@ const char *smtp_address_fault_text(enum smtp_address_fault fault);
 bool smtp_address_parse(struct str text, struct smtp_address *ret, enum smtp_address_fault *ret_fault);
 /* A path in angle brackets at the start of *rest; a source route before the mailbox is checked and dropped
  * (RFC 5321 appendix C). On success *rest is what follows the '>'. */
-bool smtp_address_parse_path(struct str *rest, unsigned flags, struct smtp_address *ret, enum smtp_address_fault *ret_fault);
+bool smtp_address_parse_path(struct str *rest, unsigned flags, struct smtp_address *ret,
+                             enum smtp_address_fault *ret_fault);
 /* A host name of letters, digits, '-' and '_' in labels of 1 to 63 octets, no dot at the end; with `utf8`, valid UTF-8
  * above 127 too. */
 bool smtp_address_domain_valid(struct str domain, bool utf8);

@@ -3,8 +3,8 @@
 #include <assert.h>
 
 enum {
-    AT_START,    /* behind CRLF, or at the very beginning: a dot here is framing */
-    AT_DOT,      /* a dot at the start was taken away; CRLF now is the end */
+    AT_START, /* behind CRLF, or at the very beginning: a dot here is framing */
+    AT_DOT,   /* a dot at the start was taken away; CRLF now is the end */
     AT_MIDDLE,
     AT_REPAIRED, /* behind a bare LF that went out as CRLF: a line start for people, not for dots */
 };
@@ -15,14 +15,18 @@ static void fault(struct smtp_body *b, enum smtp_body_fault what)
         b->fault = what;
 }
 
-static struct str hand_out(struct smtp_body *b, struct str slice)
+static struct str hand_out(const struct smtp_body *b, struct str slice)
 {
-    if (b->max_bytes && slice.n > b->max_bytes - b->content_bytes)
+    return b->fault ? STR_NONE : slice;
+}
+
+/* Counted as it is scanned, not as it is handed out: which fault is the first must not hang on the input's cuts. */
+static void count(struct smtp_body *b, size_t n)
+{
+    if (b->max_bytes && n > b->max_bytes - b->content_bytes)
         fault(b, SMTP_BODY_TOO_BIG);
-    if (b->fault)
-        return STR_NONE;
-    b->content_bytes += slice.n;
-    return slice;
+    else
+        b->content_bytes += n;
 }
 
 static void add_text(struct smtp_body *b, size_t n)
@@ -33,10 +37,13 @@ static void add_text(struct smtp_body *b, size_t n)
     b->line_bytes += n;
     if (b->text_line_max_bytes && b->line_bytes > b->text_line_max_bytes)
         fault(b, SMTP_BODY_LONG_LINE);
+    count(b, n);
 }
 
+/* Behind a CRLF that is content. */
 static void line_start(struct smtp_body *b, unsigned char at)
 {
+    count(b, 2);
     b->at = at;
     b->line_bytes = 0;
 }
@@ -86,9 +93,11 @@ static enum step body_step(struct smtp_body *b, struct str in, size_t from, size
         add_text(b, used - 1);
         return step_bare_lf(b, from, start + used - 1, i, to);
     case SMTP_LINE_BARE_CR:
+        add_text(b, used ? used - 1 : 0);
         fault(b, SMTP_BODY_BARE_CR);
         break;
     case SMTP_LINE_NUL:
+        add_text(b, used - 1);
         fault(b, SMTP_BODY_NUL);
         break;
     }

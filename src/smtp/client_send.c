@@ -431,6 +431,19 @@ void smtp_client_sending_reply(struct smtp_client *client, const struct smtp_rep
     }
 }
 
+/* The next dot at the start of a line, not at chunk.p[from] itself. Dots are rarer than line ends, and looking for one
+ * octet is several times as fast as looking for two. */
+static size_t find_line_dot(struct str chunk, size_t from)
+{
+    const char *end = chunk.p + chunk.n, *p = chunk.p + from + 1;
+    while (p < end && (p = memchr(p, '.', (size_t)(end - p))) != NULL) {
+        if (p[-1] == '\n')
+            return (size_t)(p - chunk.p);
+        p++;
+    }
+    return chunk.n;
+}
+
 /* Slices of `chunk` with a dot in front of every line that begins with one. */
 static size_t stuff(struct smtp_client_sending *s, struct str chunk, struct str *slices, size_t n_slices,
                     size_t *ret_taken)
@@ -442,8 +455,7 @@ static size_t stuff(struct smtp_client_sending *s, struct str chunk, struct str 
             s->line_start = false; /* the dot itself goes with the next slice */
             continue;
         }
-        const char *dot = memmem(chunk.p + at, chunk.n - at, "\n.", 2);
-        size_t end = dot ? (size_t)(dot - chunk.p) + 1 : chunk.n;
+        size_t end = find_line_dot(chunk, at);
         slices[n++] = str_slice(chunk.p + at, end - at);
         s->line_start = chunk.p[end - 1] == '\n';
         at = end;

@@ -9,7 +9,8 @@ void smtp_header_init(struct smtp_header *h, const struct str *patterns, size_t 
     *h = (struct smtp_header){ .patterns = patterns, .n_patterns = n_patterns };
 }
 
-/* What the start of a line is. *ret_name is without the colon and the blanks that RFC 5322 section 4.5 allows before it. */
+/* What the start of a line is. *ret_name is without the colon and the blanks that RFC 5322 section 4.5 allows before
+ * it. */
 static enum verdict judge(struct str line, struct str *ret_name)
 {
     if (line.n == 0)

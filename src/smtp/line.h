@@ -6,8 +6,8 @@
 #include "base/str.h"
 
 enum smtp_line_end {
-    SMTP_LINE_MORE,    /* the input is used up and no line ended; l->cr tells that its last octet was a CR, not yet judged */
-    SMTP_LINE_CRLF,    /* used up to and with the LF of a CR LF; the CR may have been the end of the input before */
+    SMTP_LINE_MORE, /* the input is used up and no line ended; l->cr: its last octet was a CR, not yet judged */
+    SMTP_LINE_CRLF, /* used up to and with the LF of a CR LF; the CR may have been the end of the input before */
     SMTP_LINE_BARE_CR, /* used up to and with a CR that no LF follows (0 used when that CR ended the input before) */
     SMTP_LINE_BARE_LF, /* used up to and with an LF that no CR precedes */
     SMTP_LINE_NUL,     /* used up to and with a NUL */

@@ -1,5 +1,6 @@
-/* reply: writes SMTP replies (RFC 5321 section 4.2, RFC 2034, RFC 3463). Whatever text comes in, exactly the lines that were asked for
- * go out: control characters become '?', and so do octets above 127 unless `utf8`; a line is cut at 510 octets. */
+/* reply: writes SMTP replies (RFC 5321 section 4.2, RFC 2034, RFC 3463). Whatever text comes in, exactly the lines that
+ * were asked for go out: control characters become '?', and so do octets above 127 unless `utf8`; a line is cut at 510
+ * octets. */
 #pragma once
 #include "base/buf.h"
 

@@ -1,5 +1,5 @@
-/* The server machine: its life, the loop that makes events out of input, and the answers to them. The contract is in server.h, who does what
- * in server_internal.h. */
+/* The server machine: its life, the loop that makes events out of input, and the answers to them. The contract is in
+ * server.h, who does what in server_internal.h. */
 #include "smtp/server_internal.h"
 
 #include <assert.h>
@@ -64,7 +64,8 @@ void smtp_server_greet(struct smtp_server *s, int64_t now_ms)
     if (s->policy.deny)
         snprintf(text, sizeof text, "%.*s does not accept mail from you", STR_ARG(s->hostname)); /* RFC 7504 */
     else
-        snprintf(text, sizeof text, "%.*s ESMTP%s%.*s", STR_ARG(s->hostname), s->banner.n ? " " : "", STR_ARG(s->banner));
+        snprintf(text, sizeof text, "%.*s ESMTP%s%.*s", STR_ARG(s->hostname), s->banner.n ? " " : "",
+                 STR_ARG(s->banner));
     server_reply(s, s->policy.deny ? 521 : 220, NULL, str_of(text));
     server_set_state(s, SERVER_COMMAND);
     s->started_ms = s->since_ms = now_ms;
@@ -138,7 +139,7 @@ static void next_event(struct smtp_server *s, struct str in, size_t *used, struc
         if (step(s, in, used, ev))
             return;
         bool more = *used < in.n || s->pending || s->state == SERVER_CLOSED || s->out.failed ||
-            (s->state == SERVER_CHUNK && s->chunk_left_bytes == 0);
+                    (s->state == SERVER_CHUNK && s->chunk_left_bytes == 0);
         if (!more && !(s->draining && s->state == SERVER_COMMAND && s->phase == TRANSACTION_NONE)) {
             ev->type = SMTP_SERVER_READ;
             return;
@@ -157,7 +158,8 @@ static void note_time(struct smtp_server *s, int64_t now_ms, bool progress)
     }
 }
 
-void smtp_server_feed(struct smtp_server *s, struct str in, int64_t now_ms, size_t *ret_used, struct smtp_server_event *ret_event)
+void smtp_server_feed(struct smtp_server *s, struct str in, int64_t now_ms, size_t *ret_used,
+                      struct smtp_server_event *ret_event)
 {
     *ret_used = 0;
     *ret_event = (struct smtp_server_event){ .type = SMTP_SERVER_READ };
@@ -187,8 +189,8 @@ void smtp_server_accept(struct smtp_server *s)
         else
             server_data_accepted(s);
         return;
-    default:
-        assert(!"accept() answers STARTTLS, MAIL, RCPT and DATA");
+    default: /* accept() answers nothing else */
+        assert(s->asked == SMTP_SERVER_DATA);
     }
     server_set_state(s, SERVER_COMMAND);
 }
@@ -234,7 +236,8 @@ void smtp_server_auth_done(struct smtp_server *s, bool accepted, unsigned code, 
     server_auth_wipe(s);
     if (accepted) {
         s->authenticated = true;
-        server_reply(s, code ? code : 235, enhanced ? enhanced : "2.7.0", str_of(text ? text : "Authentication successful"));
+        server_reply(s, code ? code : 235, enhanced ? enhanced : "2.7.0",
+                     str_of(text ? text : "Authentication successful"));
     } else {
         assert(code == 0 || (code >= 400 && code < 600));
         if (code == 0 || code >= 500)

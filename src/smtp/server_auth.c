@@ -30,7 +30,8 @@ static bool check_mechanism(struct smtp_server *s, struct str name)
     return false;
 }
 
-static bool check_auth(struct smtp_server *s, struct str arg, struct str *ret_name, struct str *ret_initial, bool *ret_has)
+static bool check_auth(struct smtp_server *s, struct str arg, struct str *ret_name, struct str *ret_initial,
+                       bool *ret_has)
 {
     *ret_has = str_cut(&arg, ' ', ret_name);
     *ret_initial = arg;

@@ -1,6 +1,7 @@
-/* BDAT (RFC 3030): content in chunks of counted octets. Whatever is said about a chunk, its octets are read, never taken for commands;
- * a refusal goes out at once, what is left of the chunk is thrown away in silence. After a refusal the transaction is gone, and
- * BDAT gets 503 until the chunk that is LAST, or RSET. A chunk size that cannot be read leaves no way to tell octets from commands: 501 and CLOSE. */
+/* BDAT (RFC 3030): content in chunks of counted octets. Whatever is said about a chunk, its octets are read, never
+ * taken for commands; a refusal goes out at once, what is left of the chunk is thrown away in silence. After a refusal
+ * the transaction is gone, and BDAT gets 503 until the chunk that is LAST, or RSET. A chunk size that cannot be read
+ * leaves no way to tell octets from commands: 501 and CLOSE. */
 #include "smtp/server_internal.h"
 
 static bool parse(struct str arg, uint64_t *ret_size, bool *ret_last)

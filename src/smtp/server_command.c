@@ -4,15 +4,15 @@
 #include <stdio.h>
 
 enum command_flags {
-    NEEDS_TLS = 1,          /* where the policy requires it: 530 */
-    NEEDS_AUTH = 2,         /* where the policy requires it: 530 */
-    NEEDS_HELO = 4,         /* 503 */
-    NO_TRANSACTION = 8,     /* 503 inside one */
-    UTF8 = 16,              /* the argument may hold UTF-8; the handler says when */
-    SECRET = 32,            /* the argument never reaches the protocol log */
-    ALWAYS = 64,            /* even for a peer that is denied */
-    LISTED = 128,           /* in HELP */
-    OCTETS_FOLLOW = 256,    /* BDAT: refused or not, its octets follow */
+    NEEDS_TLS = 1,       /* where the policy requires it: 530 */
+    NEEDS_AUTH = 2,      /* where the policy requires it: 530 */
+    NEEDS_HELO = 4,      /* 503 */
+    NO_TRANSACTION = 8,  /* 503 inside one */
+    UTF8 = 16,           /* the argument may hold UTF-8; the handler says when */
+    SECRET = 32,         /* the argument never reaches the protocol log */
+    ALWAYS = 64,         /* even for a peer that is denied */
+    LISTED = 128,        /* in HELP */
+    OCTETS_FOLLOW = 256, /* BDAT: refused or not, its octets follow */
 };
 enum {
     MAIL_FLAGS = NEEDS_TLS | NEEDS_AUTH | NEEDS_HELO | LISTED,
@@ -25,7 +25,8 @@ struct command {
     void (*handle)(struct smtp_server *s, struct str arg, struct smtp_server_event *ev);
 };
 
-/* AUTH has no NEEDS_HELO and no NO_TRANSACTION: its refusals are its own (RFC 4954 section 4; several clients take 503 for success). */
+/* AUTH has no NEEDS_HELO and no NO_TRANSACTION: its refusals are its own (RFC 4954 section 4; several clients take 503
+ * for success). */
 static const struct command commands[] = {
     { "MAIL", MAIL_FLAGS | UTF8, server_mail },
     { "RCPT", MAIL_FLAGS | UTF8, server_rcpt },
@@ -91,19 +92,44 @@ static bool is_text(struct str line, bool utf8)
     return !utf8 || smtp_utf8_valid(line);
 }
 
-static void trace_command(struct smtp_server *s, const struct command *c, struct str line, struct str verb, struct str arg)
+/* A word where the mechanism belongs may be a part of a password, put there by mistake. */
+static bool may_show_mechanism(const struct smtp_server *s, struct str word)
+{
+    const struct smtp_server_policy *p = &s->policy;
+    if (server_word_in(p->mechanisms, word) || server_word_in(p->mechanisms_known, word))
+        return true;
+    for (size_t i = 0; i < word.n; i++)
+        if (ascii_lower(word.p[i]) == word.p[i] && !ascii_digit(word.p[i]) && word.p[i] != '-')
+            return false;
+    return word.n <= SERVER_MECHANISM_MAX_BYTES;
+}
+
+static void trace_auth(struct smtp_server *s, struct str line, struct str arg)
+{
+    struct str word, rest = arg;
+    bool more = str_cut(&rest, ' ', &word);
+    if (!may_show_mechanism(s, word))
+        server_trace_masked(s, STR("AUTH"), arg.n);
+    else if (more)
+        server_trace_masked(s, str_slice(line.p, (size_t)(word.p + word.n - line.p)), rest.n);
+    else
+        server_trace_client(s, line);
+}
+
+static void trace_command(struct smtp_server *s, const struct command *c, struct str line, struct str verb,
+                          struct str arg)
 {
     if (!s->trace)
         return;
-    struct str mechanism;
     /* Who got AUTH refused may go on with the next line of it: an unknown word is then a password. */
-    if (!is_text(line, true) || (!c && s->auth_tried)) {
+    bool like_auth = !c && (s->auth_tried || str_starts_nocase(line, STR("AUTH")));
+    if (!is_text(line, true) || like_auth) {
         server_trace_masked(s, STR_NONE, line.n);
     } else if (!c || !(c->flags & SECRET)) {
         server_trace_client(s, line);
-    } else if (c->handle == server_auth && str_cut(&arg, ' ', &mechanism)) {
-        server_trace_masked(s, str_slice(line.p, (size_t)(mechanism.p + mechanism.n - line.p)), arg.n);
-    } else if (c->handle == server_auth || arg.n == 0) {
+    } else if (c->handle == server_auth) {
+        trace_auth(s, line, arg);
+    } else if (arg.n == 0) {
         server_trace_client(s, line);
     } else {
         server_trace_masked(s, verb, arg.n);

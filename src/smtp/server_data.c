@@ -33,7 +33,6 @@ void server_body_begin(struct smtp_server *s, bool dots)
         .max_bytes = s->limits->max_message_bytes,
     };
     s->body_refused = false;
-    s->swallowed_bytes = 0;
 }
 
 void server_data_accepted(struct smtp_server *s)
@@ -47,10 +46,8 @@ void server_data_accepted(struct smtp_server *s)
 static const char *abort_text(enum smtp_body_fault fault)
 {
     static const char *const texts[] = {
-        [SMTP_BODY_BARE_CR] = "bare CR in the message",
-        [SMTP_BODY_BARE_LF] = "bare LF in the message",
-        [SMTP_BODY_NUL] = "NUL in the message",
-        [SMTP_BODY_LONG_LINE] = "line too long in the message",
+        [SMTP_BODY_BARE_CR] = "bare CR in the message", [SMTP_BODY_BARE_LF] = "bare LF in the message",
+        [SMTP_BODY_NUL] = "NUL in the message",         [SMTP_BODY_LONG_LINE] = "line too long in the message",
         [SMTP_BODY_TOO_BIG] = "message too big",
     };
     return texts[fault];
@@ -106,6 +103,11 @@ bool server_read_data(struct smtp_server *s, struct str in, size_t *used, struct
     *used += n;
     s->data_bytes += n;
     server_body_note_fault(s);
+    if (s->body_refused && s->limits->max_swallow_bytes && s->data_bytes > s->limits->max_swallow_bytes) {
+        server_body_refuse(s);
+        server_close(s, "endless message");
+        return false;
+    }
     if (s->body.end && slice.n == 0) {
         if (s->body_refused) {
             server_body_refuse(s);
@@ -116,12 +118,5 @@ bool server_read_data(struct smtp_server *s, struct str in, size_t *used, struct
         server_ask(s, ev, SMTP_SERVER_COMMIT);
         return true;
     }
-    if (!s->body_refused)
-        return server_body_event(s, slice, ev);
-    s->swallowed_bytes += n;
-    if (s->limits->max_swallow_bytes && s->swallowed_bytes > s->limits->max_swallow_bytes) {
-        server_body_refuse(s);
-        server_close(s, "endless message");
-    }
-    return false;
+    return server_body_event(s, slice, ev);
 }

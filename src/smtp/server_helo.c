@@ -3,7 +3,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-/* A name is bounded and printable; whether it is a good one is for policy to say. Devices send names with '_' and the like. */
+/* A name is bounded and printable; whether it is a good one is for policy to say. Devices send names with '_' and the
+ * like. */
 static bool check_helo(struct smtp_server *s, struct str arg, const char *verb)
 {
     bool ok = arg.n > 0 && arg.n <= SMTP_ADDRESS_DOMAIN_MAX_BYTES;

@@ -35,16 +35,16 @@ enum server_transaction_phase {
 enum server_helo { HELO_NONE, HELO_HELO, HELO_EHLO };
 
 enum server_pending { /* events that are owed, in this order */
-    PENDING_CANCEL = 1,
-    PENDING_ABORT = 2,
-    PENDING_HELO = 4,
+                      PENDING_CANCEL = 1,
+                      PENDING_ABORT = 2,
+                      PENDING_HELO = 4,
 };
 
 enum { SERVER_MECHANISM_MAX_BYTES = 20 }; /* RFC 4422 section 3.1 */
 
 enum server_line_mode {
     LINE_NORMAL,
-    LINE_REFUSED, /* answered already; thrown away up to its CRLF */
+    LINE_REFUSED,   /* answered already; thrown away up to its CRLF */
     LINE_LONG,      /* over-long; answered at its CRLF */
     LINE_LONG_AUTH, /* the same, of AUTH */
     LINE_BUDGET,    /* no memory for AUTH lines; answered at its CRLF */
@@ -65,29 +65,28 @@ struct smtp_server {
     unsigned char helo_kind;
     unsigned char line_mode;
     bool authenticated, auth_tried, draining;
-    bool more_behind;    /* input stood behind the line that is being handled */
-    bool abort_owed;     /* the caller knows of a transaction that is not over */
+    bool more_behind;      /* input stood behind the line that is being handled */
+    bool abort_owed;       /* the caller knows of a transaction that is not over */
     bool transaction_over; /* free it at the next feed */
     bool chunk_last, body_refused;
     bool line_had_bare_lf;
 
     unsigned n_commands, n_errors, n_auth_failures;
 
-    bool timing;          /* since_ms holds */
+    bool timing; /* since_ms holds */
     int64_t started_ms, since_ms, data_started_ms;
-    uint64_t data_bytes;  /* of the message or chunk, as they came */
+    uint64_t data_bytes; /* of the message or chunk, as they came */
     uint64_t chunk_left_bytes;
-    uint64_t swallowed_bytes;
 
     char *helo;
     struct smtp_line scan;
-    struct buf line;      /* a partial line, only while one is pending */
-    size_t line_bytes;    /* of the line now, whatever was kept of it */
-    struct buf auth_raw;  /* decoded response, until it is answered */
+    struct buf line;     /* a partial line, only while one is pending */
+    size_t line_bytes;   /* of the line now, whatever was kept of it */
+    struct buf auth_raw; /* decoded response, until it is answered */
     size_t budget_held_bytes;
     struct buf out;
 
-    struct arena arena;   /* dies with the transaction */
+    struct arena arena; /* dies with the transaction */
     struct smtp_server_transaction *transaction;
     struct smtp_server_recipient *last_recipient, *asked_recipient;
     const char *abort_why;

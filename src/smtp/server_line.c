@@ -1,10 +1,10 @@
 /* Command lines and AUTH response lines, from input cut anywhere.
  *
- * A line that lies whole in the input is used where it lies. Only what must wait for more input is copied, and the copy is given back at the
- * line's end, so that an idle session holds none. Copies are wiped: an AUTH line holds a password.
+ * A line that lies whole in the input is used where it lies. Only what must wait for more input is copied, and the copy
+ * is given back at the line's end, so that an idle session holds none. Copies are wiped: an AUTH line holds a password.
  *
- * What goes wrong: a bare CR, bare LF or NUL is answered at once and the line thrown away up to its CRLF; an over-long line,
- * or one there is no AUTH memory for, is thrown away and answered at its CRLF. */
+ * What goes wrong: a bare CR, bare LF or NUL is answered at once and the line thrown away up to its CRLF; an over-long
+ * line, or one there is no AUTH memory for, is thrown away and answered at its CRLF. */
 #include "smtp/server_internal.h"
 
 #include <assert.h>
@@ -176,6 +176,16 @@ static void line_done(struct smtp_server *s, struct str piece, bool more_input, 
     line_over(s);
 }
 
+/* With its CRLF. Never less than what may be a good line. */
+static size_t swallow_max_bytes(const struct smtp_server *s)
+{
+    const struct smtp_server_limits *l = s->limits;
+    size_t good = (l->line_max_bytes > l->auth_line_max_bytes ? l->line_max_bytes : l->auth_line_max_bytes) + 2;
+    if (l->line_swallow_max_bytes == 0)
+        return SIZE_MAX;
+    return l->line_swallow_max_bytes > good ? l->line_swallow_max_bytes : good;
+}
+
 bool server_read_lines(struct smtp_server *s, struct str in, size_t *used, struct smtp_server_event *ev)
 {
     struct str rest = str_skip(in, *used);
@@ -191,6 +201,10 @@ bool server_read_lines(struct smtp_server *s, struct str in, size_t *used, struc
     enum smtp_line_end end = smtp_line_scan(&s->scan, rest, &n);
     *used += n;
     s->line_bytes += n;
+    if (s->line_bytes > swallow_max_bytes(s)) {
+        server_refuse_close(s, 421, "4.7.0", "Endless line, closing the connection");
+        return false;
+    }
     if (end == SMTP_LINE_CRLF) {
         if (s->line_mode == LINE_NORMAL)
             line_done(s, str_slice(rest.p, held ? 0 : n - 2), *used < in.n, ev);
@@ -201,8 +215,5 @@ bool server_read_lines(struct smtp_server *s, struct str in, size_t *used, struc
     } else if (s->line_mode == LINE_NORMAL) {
         line_keep(s, str_slice(rest.p, n - s->scan.cr));
     }
-    size_t swallow_max = s->limits->line_swallow_max_bytes;
-    if (s->line_mode != LINE_NORMAL && swallow_max && s->line_bytes > swallow_max && s->state != SERVER_CLOSED)
-        server_refuse_close(s, 421, "4.7.0", "Endless line, closing the connection");
     return s->state == SERVER_ASKED;
 }

@@ -11,7 +11,8 @@ static const struct refusal bad_value = { 501, "5.5.4", "Malformed value of a MA
 static const struct refusal not_offered = { 555, "5.5.4", "MAIL parameter not recognized or not implemented" };
 static const struct refusal too_big = { 552, "5.3.4", "Message is larger than this server accepts" };
 
-static const struct refusal *param_size(struct smtp_server *s, const struct smtp_param *p, struct smtp_server_transaction *t)
+static const struct refusal *param_size(struct smtp_server *s, const struct smtp_param *p,
+                                        struct smtp_server_transaction *t)
 {
     if (p->value.n > 20 || p->value.n == 0) /* RFC 1870 section 6 */
         return &bad_value;
@@ -24,7 +25,8 @@ static const struct refusal *param_size(struct smtp_server *s, const struct smtp
     return max && t->size_declared_bytes > max ? &too_big : NULL;
 }
 
-static const struct refusal *param_body(struct smtp_server *s, const struct smtp_param *p, struct smtp_server_transaction *t)
+static const struct refusal *param_body(struct smtp_server *s, const struct smtp_param *p,
+                                        struct smtp_server_transaction *t)
 {
     t->body_8bit = str_eq_nocase(p->value, STR("8BITMIME"));
     if (t->body_8bit || str_eq_nocase(p->value, STR("7BIT")))
@@ -32,28 +34,34 @@ static const struct refusal *param_body(struct smtp_server *s, const struct smtp
     return str_eq_nocase(p->value, STR("BINARYMIME")) ? &not_offered : &bad_value;
 }
 
-static const struct refusal *param_smtputf8(struct smtp_server *s, const struct smtp_param *p, struct smtp_server_transaction *t)
+static const struct refusal *param_smtputf8(struct smtp_server *s, const struct smtp_param *p,
+                                            struct smtp_server_transaction *t)
 {
     t->smtputf8 = true;
     return s->policy.smtputf8_off ? &not_offered : p->has_value ? &bad_value : NULL;
 }
 
-static const struct refusal *param_ret(struct smtp_server *s, const struct smtp_param *p, struct smtp_server_transaction *t)
+static const struct refusal *param_ret(struct smtp_server *s, const struct smtp_param *p,
+                                       struct smtp_server_transaction *t)
 {
-    t->ret = str_eq_nocase(p->value, STR("FULL")) ? SMTP_RET_FULL
-        : str_eq_nocase(p->value, STR("HDRS"))    ? SMTP_RET_HDRS
-                                                  : SMTP_RET_NONE;
+    t->ret = str_eq_nocase(p->value, STR("FULL"))   ? SMTP_RET_FULL
+             : str_eq_nocase(p->value, STR("HDRS")) ? SMTP_RET_HDRS
+                                                    : SMTP_RET_NONE;
     return t->ret == SMTP_RET_NONE ? &bad_value : NULL;
 }
 
-static const struct refusal *param_envid(struct smtp_server *s, const struct smtp_param *p, struct smtp_server_transaction *t)
+static const struct refusal *param_envid(struct smtp_server *s, const struct smtp_param *p,
+                                         struct smtp_server_transaction *t)
 {
     t->envid = p->value;
-    return p->value.n == 0 || p->value.n > 100 || !smtp_xtext_valid(p->value) ? &bad_value : NULL; /* RFC 3461 section 4.4 */
+    return p->value.n == 0 || p->value.n > 100 || !smtp_xtext_valid(p->value) ? &bad_value
+                                                                              : NULL; /* RFC 3461 section 4.4 */
 }
 
-/* xtext of a mailbox, or "<>" (RFC 4954 section 5). Also from a peer that is not trusted: it is for the caller to drop it. */
-static const struct refusal *param_auth(struct smtp_server *s, const struct smtp_param *p, struct smtp_server_transaction *t)
+/* xtext of a mailbox, or "<>" (RFC 4954 section 5). Also from a peer that is not trusted: it is for the caller to drop
+ * it. */
+static const struct refusal *param_auth(struct smtp_server *s, const struct smtp_param *p,
+                                        struct smtp_server_transaction *t)
 {
     t->auth = p->value;
     if (str_eq(p->value, STR("<>")))
@@ -90,7 +98,8 @@ static const struct refusal *take_param(struct smtp_server *s, const struct smtp
 
 static const struct refusal *take_params(struct smtp_server *s, struct str rest, struct smtp_server_transaction *t)
 {
-    static const struct refusal malformed = { 501, "5.5.4", "Malformed parameters; syntax: MAIL FROM:<address> [KEYWORD=value ...]" };
+    static const struct refusal malformed = { 501, "5.5.4",
+                                              "Malformed parameters; syntax: MAIL FROM:<address> [KEYWORD=value ...]" };
     struct smtp_param p;
     unsigned seen = 0;
     for (;;) {
@@ -114,7 +123,8 @@ static bool check_mail(struct smtp_server *s, struct str arg, struct smtp_server
         return false;
     }
     struct str rest = str_skip(arg, 5);
-    while (rest.n && rest.p[0] == ' ') /* against the grammar, but what many devices send, and without a second meaning */
+    while (rest.n &&
+           rest.p[0] == ' ') /* against the grammar, but what many devices send, and without a second meaning */
         rest = str_skip(rest, 1);
     enum smtp_address_fault fault;
     if (!smtp_address_parse_path(&rest, SMTP_ADDRESS_NULL_OK, &t->sender, &fault)) {

@@ -8,7 +8,10 @@ static bool take_notify(struct str value, unsigned *ret_bits)
     static const struct {
         const char *word;
         unsigned bit;
-    } words[] = { { "NEVER", SMTP_NOTIFY_NEVER }, { "SUCCESS", SMTP_NOTIFY_SUCCESS }, { "FAILURE", SMTP_NOTIFY_FAILURE }, { "DELAY", SMTP_NOTIFY_DELAY } };
+    } words[] = { { "NEVER", SMTP_NOTIFY_NEVER },
+                  { "SUCCESS", SMTP_NOTIFY_SUCCESS },
+                  { "FAILURE", SMTP_NOTIFY_FAILURE },
+                  { "DELAY", SMTP_NOTIFY_DELAY } };
     bool more = true;
     while (more) {
         struct str word;
@@ -69,7 +72,8 @@ static bool check_address(struct smtp_server *s, struct str *rest, struct smtp_s
 static bool check_rcpt(struct smtp_server *s, struct str arg, struct smtp_server_recipient *r)
 {
     if (s->phase != TRANSACTION_MAIL) {
-        server_refuse(s, 503, "5.5.1", s->phase == TRANSACTION_NONE ? "Send MAIL first" : "The content has begun already");
+        server_refuse(s, 503, "5.5.1",
+                      s->phase == TRANSACTION_NONE ? "Send MAIL first" : "The content has begun already");
         return false;
     }
     if (!str_starts_nocase(arg, STR("TO:"))) {
@@ -83,8 +87,9 @@ static bool check_rcpt(struct smtp_server *s, struct str arg, struct smtp_server
         return false;
     unsigned code = take_params(s, rest, r);
     if (code) {
-        server_refuse(s, code, "5.5.4", code == 555 ? "RCPT parameter not recognized or not implemented"
-                                                    : "Malformed or repeated RCPT parameter");
+        server_refuse(s, code, "5.5.4",
+                      code == 555 ? "RCPT parameter not recognized or not implemented"
+                                  : "Malformed or repeated RCPT parameter");
         return false;
     }
     if (s->limits->max_recipients && s->transaction->n_recipients >= s->limits->max_recipients) {

@@ -14,17 +14,26 @@ static bool check_starttls(struct smtp_server *s, struct str arg)
     return false;
 }
 
+/* Whoever put it there, the client or somebody on the way: nothing of it may be taken for what is said under TLS. */
+static void refuse_pipelined(struct smtp_server *s)
+{
+    server_refuse_close(s, 501, "5.5.1", "Nothing may follow STARTTLS before the handshake");
+}
+
 void server_starttls(struct smtp_server *s, struct str arg, struct smtp_server_event *ev)
 {
     if (!check_starttls(s, arg))
         return;
-    server_ask(s, ev, SMTP_SERVER_STARTTLS);
+    if (s->more_behind)
+        refuse_pipelined(s);
+    else
+        server_ask(s, ev, SMTP_SERVER_STARTTLS);
 }
 
 void server_starttls_answered(struct smtp_server *s)
 {
-    if (s->more_behind) {
-        server_refuse_close(s, 501, "5.5.1", "Nothing may follow STARTTLS before the handshake");
+    if (s->more_behind) { /* it came while the answer was owed */
+        refuse_pipelined(s);
         return;
     }
     server_reply(s, 220, "2.0.0", STR("Ready to start TLS"));

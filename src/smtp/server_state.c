@@ -11,7 +11,7 @@ static const unsigned transitions[SERVER_STATES] = {
     [SERVER_DATA] = TO(SERVER_ASKED) | TO(SERVER_COMMAND) | TO(SERVER_CLOSED),
     [SERVER_CHUNK] = TO(SERVER_ASKED) | TO(SERVER_COMMAND) | TO(SERVER_CLOSED),
     [SERVER_ASKED] = TO(SERVER_COMMAND) | TO(SERVER_AUTH_LINE) | TO(SERVER_DATA) | TO(SERVER_CHUNK) |
-        TO(SERVER_HANDSHAKE) | TO(SERVER_CLOSED),
+                     TO(SERVER_HANDSHAKE) | TO(SERVER_CLOSED),
     [SERVER_HANDSHAKE] = TO(SERVER_COMMAND) | TO(SERVER_CLOSED),
     [SERVER_CLOSED] = 0,
 };
@@ -84,7 +84,8 @@ void server_close(struct smtp_server *s, const char *why)
 {
     if (s->state == SERVER_CLOSED)
         return;
-    bool asked_auth = s->state == SERVER_ASKED && (s->asked == SMTP_SERVER_AUTH || s->asked == SMTP_SERVER_AUTH_RESPONSE);
+    bool asked_auth =
+        s->state == SERVER_ASKED && (s->asked == SMTP_SERVER_AUTH || s->asked == SMTP_SERVER_AUTH_RESPONSE);
     if (asked_auth || s->state == SERVER_AUTH_LINE)
         s->pending |= PENDING_CANCEL;
     server_abort_transaction(s, why);

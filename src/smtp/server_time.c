@@ -22,7 +22,8 @@ static int64_t data_deadline_ms(const struct smtp_server *s)
 
 int64_t smtp_server_deadline_ms(const struct smtp_server *s)
 {
-    if (s->state == SERVER_START || s->state == SERVER_ASKED || s->state == SERVER_HANDSHAKE || s->state == SERVER_CLOSED)
+    if (s->state == SERVER_START || s->state == SERVER_ASKED || s->state == SERVER_HANDSHAKE ||
+        s->state == SERVER_CLOSED)
         return INT64_MAX;
     int64_t deadline_ms = INT64_MAX;
     if (s->timing && (s->state == SERVER_DATA || s->state == SERVER_CHUNK))

@@ -1,6 +1,6 @@
 /* trace: the Received field that this server adds (RFC 5321 section 4.4, RFC 3848).
- * Pure: everything, the date too, comes in; lines are folded with CRLF TAB and end in CRLF. What came from the peer (the HELO
- * name, addresses) is made harmless: control characters, parentheses and backslashes become '?'. */
+ * Pure: everything, the date too, comes in; lines are folded with CRLF TAB and end in CRLF. What came from the peer
+ * (the HELO name, addresses) is made harmless: control characters, parentheses and backslashes become '?'. */
 #pragma once
 #include "base/buf.h"
 
@@ -13,11 +13,11 @@ struct smtp_trace {
     struct str queue_id;
     struct str tls_version; /* "TLSv1.3"; empty: no TLS */
     struct str tls_cipher;
-    unsigned tls_bits;      /* 0: left out */
-    struct str user;        /* authenticated identity, shown only if the caller sets it; empty: not shown */
+    unsigned tls_bits; /* 0: left out */
+    struct str user;   /* authenticated identity, shown only if the caller sets it; empty: not shown */
     bool esmtp, authenticated, smtputf8;
-    struct str recipient;   /* the only one; empty when there are several (RFC 5321 section 7.6 is about blind copies) */
-    struct str date;        /* RFC 5322 date, see clock_rfc5322() */
+    struct str recipient; /* the only one; empty when there are several (RFC 5321 section 7.6 is about blind copies) */
+    struct str date;      /* RFC 5322 date, see clock_rfc5322() */
 };
 
 bool smtp_trace_received(const struct smtp_trace *t, struct buf *out);

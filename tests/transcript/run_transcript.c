@@ -151,10 +151,10 @@ static bool read_line(struct script *sc, struct str line)
         add_unescaped(input, rest);
         return line.p[1] == '.' || buf_add_c(input, "\r\n");
     }
-    struct buf *expected = str_starts(line, STR("S:")) ? &sc->replies
-        : str_starts(line, STR("M:"))                  ? &sc->messages
-        : str_starts(line, STR("A:"))                  ? &sc->aborts
-                                                       : NULL;
+    struct buf *expected = str_starts(line, STR("S:"))   ? &sc->replies
+                           : str_starts(line, STR("M:")) ? &sc->messages
+                           : str_starts(line, STR("A:")) ? &sc->aborts
+                                                         : NULL;
     return expected && buf_add(expected, rest) && buf_add_char(expected, '\n');
 }
 
@@ -212,8 +212,8 @@ static void answer_auth(struct run *r, const struct smtp_server_event *ev)
         smtp_server_auth_challenge(r->s, STR_NONE);
     } else {
         bool temporary = str_eq(ev->data, STR("\0busy\0secret"));
-        smtp_server_auth_done(r->s, str_eq(ev->data, STR("\0anna\0secret")), temporary ? 454 : 0, temporary ? "4.7.0" : NULL,
-                              temporary ? "Temporary authentication failure" : NULL);
+        smtp_server_auth_done(r->s, str_eq(ev->data, STR("\0anna\0secret")), temporary ? 454 : 0,
+                              temporary ? "4.7.0" : NULL, temporary ? "Temporary authentication failure" : NULL);
     }
 }
 
@@ -368,7 +368,9 @@ static bool play(const struct script *sc, size_t piece, size_t cut)
     buf_init(&r.message, MAX_BYTES);
     buf_init(&r.messages, MAX_BYTES);
     buf_init(&r.aborts, MAX_BYTES);
-    const struct smtp_server_options options = { .hostname = STR("mx.test"), .banner = STR("Postern"), .limits = &sc->limits, .policy = sc->policy };
+    const struct smtp_server_options options = {
+        .hostname = STR("mx.test"), .banner = STR("Postern"), .limits = &sc->limits, .policy = sc->policy
+    };
     if (smtp_server_new(&options, &r.s) != 0)
         return false;
     smtp_server_greet(r.s, 0);

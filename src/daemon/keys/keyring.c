@@ -109,7 +109,9 @@ int keyring_warm(struct keyring *ring, struct err *err)
         bool rsa = EVP_PKEY_is_a(key->key, "RSA");
         for (size_t i = 0; i < sizeof digests / sizeof *digests && rc == 0; i++) {
             struct sign_request request = {
-                .digest = str_of(digests[i]), .padding = rsa ? SIGN_PADDING_PSS : SIGN_PADDING_PKCS1, .data = STR("warm"),
+                .digest = str_of(digests[i]),
+                .padding = rsa ? SIGN_PADDING_PSS : SIGN_PADDING_PKCS1,
+                .data = STR("warm"),
             };
             struct buf signature;
             buf_init(&signature, SIGN_SIGNATURE_MAX);

@@ -84,8 +84,9 @@ static void refused(struct keys *keys, const struct keys_peer *peer, const struc
     keys->refused++;
     if (keys->refused_told_ms && now_ms - keys->refused_told_ms < REFUSED_EVERY_MS)
         return;
-    log_event(keys->ctx->log, LOG_LEVEL_WARNING, "keys.sign.refused", "%s (asked by %s %u; %llu refused since the last line)",
-              err_text(err), role_name(peer->role), peer->index, (unsigned long long)keys->refused);
+    log_event(keys->ctx->log, LOG_LEVEL_WARNING, "keys.sign.refused",
+              "%s (asked by %s %u; %llu refused since the last line)", err_text(err), role_name(peer->role),
+              peer->index, (unsigned long long)keys->refused);
     keys->refused_told_ms = now_ms;
     keys->refused = 0;
 }

@@ -108,8 +108,8 @@ static void reload(struct master *m, uint32_t id)
     buf_init(&mistakes, RELOAD_TEXT_MAX);
     int rc = m->old_snapshot ? err_set(&err, ERR_BUSY, "a reload is under way; try again when it has ended") : 0;
     if (rc == 0)
-        rc = snapshot_load(m->options->config_path, m->snapshot->generation + 1, m->snapshot,
-                           m->snapshot->conf->smtpd_processes, &next, &mistakes, &err);
+        rc = snapshot_load(m->options->config_path, m->snapshot->generation + 1, m->snapshot, &next,
+                           &mistakes, &err);
     if (rc < 0) {
         if (mistakes.n == 0)
             buf_addf(&mistakes, "%s\n", err.text);
@@ -282,7 +282,7 @@ static int start_from(struct master *m, const struct conf *conf, struct buf *mis
     if (rc == 0)
         rc = take_spool_lock(m, conf->spool, err);
     if (rc == 0)
-        rc = snapshot_load(m->options->config_path, 1, NULL, 0, &m->snapshot, mistakes, err);
+        rc = snapshot_load(m->options->config_path, 1, NULL, &m->snapshot, mistakes, err);
     if (rc == 0)
         rc = open_common(m, err);
     if (rc == 0)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "daemon/master/listen.h"
+#include "daemon/shared.h"
 
 enum {
     CERTIFICATE_MAX_BYTES = 1 << 20,
@@ -146,11 +147,21 @@ static int borrowed_listener(const struct snapshot *previous, const struct snaps
     return -1;
 }
 
+static bool already_open(const struct loading *l, const char *address)
+{
+    for (size_t i = 0; i < l->snapshot->n_files; i++)
+        if (l->snapshot->file[i].kind == IPC_FILE_LISTENER && strcmp(l->snapshot->file[i].text, address) == 0)
+            return true;
+    return false;
+}
+
 static void load_listeners(struct loading *l, const struct snapshot *previous, const struct conf_server *server,
-                           const struct conf_strings *addresses, enum conf_listener_kind kind, unsigned processes)
+                           const struct conf_strings *addresses, enum conf_listener_kind kind)
 {
     for (size_t i = 0; i < addresses->n; i++) {
-        for (unsigned p = 0; p < processes; p++) {
+        if (already_open(l, addresses->item[i]))
+            continue; /* a virtual server before this one: SNI chooses between them */
+        for (unsigned p = 0; p < l->snapshot->smtpd_processes; p++) {
             struct snapshot_file *f = add_file(l, IPC_FILE_LISTENER, server->name, addresses->item[i]);
             if (!f) {
                 mistake(l, &server->place, "too many listeners");
@@ -169,9 +180,16 @@ static void load_listeners(struct loading *l, const struct snapshot *previous, c
     }
 }
 
-static void load_server(struct loading *l, const struct snapshot *previous, const struct conf_server *server,
-                        unsigned processes)
+static unsigned count_smtpd(const struct conf *conf)
 {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned n = conf->smtpd_processes ? conf->smtpd_processes : cores > 0 ? (unsigned)cores : 1;
+    return n < SHARED_PROCESSES_MAX ? n : SHARED_PROCESSES_MAX;
+}
+
+static void load_server(struct loading *l, const struct snapshot *previous, size_t index)
+{
+    const struct conf_server *server = &l->snapshot->conf->server[index];
     struct wanted w = { .place = &server->place, .kind = IPC_FILE_CERTIFICATE, .name = server->name,
                         .path = server->certificate, .max_bytes = CERTIFICATE_MAX_BYTES,
                         .roles = ROLE_BIT(ROLE_SMTPD) | ROLE_BIT(ROLE_KEYS) };
@@ -183,9 +201,9 @@ static void load_server(struct loading *l, const struct snapshot *previous, cons
         load_file(l, &w);
     }
     open_log_file(l, &server->place, IPC_FILE_PROTOCOL_LOG, server->name, server->protocol_log);
-    load_listeners(l, previous, server, &server->listen, CONF_LISTEN, processes);
-    load_listeners(l, previous, server, &server->submission, CONF_SUBMISSION, processes);
-    load_listeners(l, previous, server, &server->submissions, CONF_SUBMISSIONS, processes);
+    load_listeners(l, previous, server, &server->listen, CONF_LISTEN);
+    load_listeners(l, previous, server, &server->submission, CONF_SUBMISSION);
+    load_listeners(l, previous, server, &server->submissions, CONF_SUBMISSIONS);
 }
 
 static void load_domain(struct loading *l, const struct conf_domain *domain)
@@ -237,8 +255,8 @@ static int load_conf(const char *path, struct snapshot *snapshot, struct buf *mi
     return rc;
 }
 
-int snapshot_load(const char *path, uint64_t generation, const struct snapshot *previous, unsigned smtpd_processes,
-                  struct snapshot **ret_snapshot, struct buf *mistakes, struct err *err)
+int snapshot_load(const char *path, uint64_t generation, const struct snapshot *previous, struct snapshot **ret_snapshot,
+                  struct buf *mistakes, struct err *err)
 {
     struct snapshot *s = calloc(1, sizeof *s);
     if (s)
@@ -256,9 +274,9 @@ int snapshot_load(const char *path, uint64_t generation, const struct snapshot *
         conf_set_generation(conf, generation);
         static const struct conf_place nowhere = { NULL, 0 };
         struct conf_place top = conf->file ? (struct conf_place){ conf->file, 0 } : nowhere;
-        unsigned processes = smtpd_processes ? smtpd_processes : conf->smtpd_processes;
+        s->smtpd_processes = previous ? previous->smtpd_processes : count_smtpd(conf);
         for (size_t i = 0; i < conf->n_servers; i++)
-            load_server(&l, previous, &conf->server[i], processes);
+            load_server(&l, previous, i);
         for (size_t i = 0; i < conf->n_domains; i++)
             load_domain(&l, &conf->domain[i]);
         struct wanted ca = { &top, IPC_FILE_CA, "", conf->ca_file, ANCHORS_MAX_BYTES, ROLE_BIT(ROLE_DELIVERY) };

@@ -23,15 +23,16 @@ struct snapshot_file {
 struct snapshot {
     const struct conf *conf;
     uint64_t generation;
+    unsigned smtpd_processes; /* fixed when the daemon starts */
     int bundle_fd;
     struct snapshot_file *file;
     size_t n_files;
 };
 
-/* `previous` (or NULL) lends its listeners. Returns ERR_CONFIG with everything that is wrong in `mistakes`, one a
+/* `previous` (or NULL) lends its listeners and the number of smtpd processes. Returns ERR_CONFIG with everything that is wrong in `mistakes`, one a
  * line, else a negative code and err. */
-int snapshot_load(const char *path, uint64_t generation, const struct snapshot *previous, unsigned smtpd_processes,
-                  struct snapshot **ret_snapshot, struct buf *mistakes, struct err *err);
+int snapshot_load(const char *path, uint64_t generation, const struct snapshot *previous, struct snapshot **ret_snapshot,
+                  struct buf *mistakes, struct err *err);
 void snapshot_free(struct snapshot **snapshot);
 /* Opens the log files anew (rotation). */
 void snapshot_reopen_logs(struct snapshot *snapshot);

@@ -298,7 +298,7 @@ int spawn_start(struct spawn *spawn, const struct snapshot *snapshot, struct err
         rc = add_process(spawn, ROLE_AUTH, 0, err);
     for (unsigned i = 0; i < deliveries + (own_mail_process ? 1 : 0) && rc == 0; i++)
         rc = add_process(spawn, ROLE_DELIVERY, i, err);
-    for (unsigned i = 0; i < conf->smtpd_processes && rc == 0; i++)
+    for (unsigned i = 0; i < snapshot->smtpd_processes && rc == 0; i++)
         rc = add_process(spawn, ROLE_SMTPD, i, err);
     for (size_t i = 0; i < spawn->n && rc == 0; i++)
         start_process(&spawn->process[i]);

@@ -58,20 +58,20 @@ static bool respond(struct session *s, const struct smtp_server_event *event)
     return false;
 }
 
-void login_cancel(struct session *s)
+void smtpd_login_cancel(struct session *s)
 {
     if (s->ask_id && s->mechanism && s->smtpd->auth)
         channel_send(s->smtpd->auth, IPC_AUTH_CANCEL, s->ask_id, STR_NONE);
     ask_forget(s->smtpd->asks, s);
 }
 
-bool login_event(struct session *s, const struct smtp_server_event *event)
+bool smtpd_login_event(struct session *s, const struct smtp_server_event *event)
 {
     if (event->type == SMTP_SERVER_AUTH)
         return begin(s, event);
     if (event->type == SMTP_SERVER_AUTH_RESPONSE)
         return respond(s, event);
-    login_cancel(s);
+    smtpd_login_cancel(s);
     forget_attempt(s);
     return true;
 }
@@ -98,7 +98,7 @@ static void verdict(struct session *s, const struct ipc_auth_done *m)
     session_set_policy(s);
 }
 
-void login_message(struct smtpd *smtpd, unsigned type, uint32_t id, struct str body)
+void smtpd_login_message(struct smtpd *smtpd, unsigned type, uint32_t id, struct str body)
 {
     if (type == IPC_USER_ANSWER) {
         struct session *s = ask_answered(smtpd->asks, ASK_USER, id, false);
@@ -132,7 +132,7 @@ static void fail_user(struct session *s)
     mail_user_answer(s, 2);
 }
 
-void login_auth_gone(struct smtpd *smtpd)
+void smtpd_login_auth_gone(struct smtpd *smtpd)
 {
     asks_fail(smtpd->asks, ASK_AUTH, fail_auth);
     asks_fail(smtpd->asks, ASK_USER, fail_user);

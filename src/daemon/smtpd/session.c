@@ -52,7 +52,7 @@ static void discard_unread(int fd)
 static void destroy(struct session *s)
 {
     struct smtpd *smtpd = s->smtpd;
-    login_cancel(s);
+    smtpd_login_cancel(s);
     ask_forget(smtpd->asks, s);
     mail_discard(s);
     tell_session(s);
@@ -72,7 +72,7 @@ static void destroy(struct session *s)
     free(s->cause);
     shared_session_end(smtpd->shared, s->shared_slot);
     unlink_session(s);
-    site_unref(&s->site);
+    smtpd_site_unref(&s->site);
     free(s);
     smtpd_session_ended(smtpd);
 }
@@ -256,6 +256,8 @@ static bool flush(struct session *s)
             return false;
         }
     }
+    if (out->cap)
+        buf_done(out); /* an idle session holds no buffer */
     return true;
 }
 
@@ -276,6 +278,8 @@ static bool on_starttls(struct session *s, const struct smtp_server_event *event
         return true;
     }
     smtp_server_accept(s->machine);
+    if (smtp_server_closed(s->machine))
+        return true; /* octets came behind the command: the machine has refused it */
     s->starttls = true;
     s->tls_wanted = true;
     return false;
@@ -296,7 +300,7 @@ static bool on_event(struct session *s, const struct smtp_server_event *event)
     case SMTP_SERVER_STARTTLS: return on_starttls(s, event);
     case SMTP_SERVER_AUTH:
     case SMTP_SERVER_AUTH_RESPONSE:
-    case SMTP_SERVER_AUTH_CANCEL: return login_event(s, event);
+    case SMTP_SERVER_AUTH_CANCEL: return smtpd_login_event(s, event);
     case SMTP_SERVER_MAIL:
     case SMTP_SERVER_RCPT:
     case SMTP_SERVER_DATA:
@@ -493,6 +497,7 @@ static struct session *make_session(struct smtpd *smtpd, struct site_listener *l
     s->fd = fd;
     s->port = port;
     memcpy(s->address, address, sizeof s->address);
+    s->phase = SESSION_TALK;
     make_id(smtpd, s->id);
     buf_init(&s->input, INPUT_MAX_BYTES);
     use_server(s, listener->server);
@@ -501,7 +506,7 @@ static struct session *make_session(struct smtpd *smtpd, struct site_listener *l
         free(s);
         return NULL;
     }
-    s->site = site_ref(listener->site);
+    s->site = smtpd_site_ref(listener->site);
     s->begun_mono_ms = loop_now_ms(smtpd->ctx->loop);
     s->begun_wall_ms = now_wall_ms();
     s->next = smtpd->sessions;

@@ -7,7 +7,7 @@
 
 enum { PEM_MAX_BYTES = 1 << 20 };
 
-void site_stage(struct smtpd *smtpd, const struct ipc_file *file, int fd)
+void smtpd_site_stage(struct smtpd *smtpd, const struct ipc_file *file, int fd)
 {
     struct staged_file *staged = calloc(1, sizeof *staged);
     if (staged) {
@@ -176,7 +176,7 @@ static int build(struct smtpd *smtpd, struct site *site, struct err *err)
     return rc;
 }
 
-int site_build(struct smtpd *smtpd, struct site **ret_site, struct err *err)
+int smtpd_site_build(struct smtpd *smtpd, struct site **ret_site, struct err *err)
 {
     struct site *site = calloc(1, sizeof *site);
     int rc = site ? 0 : err_set(err, -ENOMEM, "out of memory for the configuration");
@@ -189,14 +189,14 @@ int site_build(struct smtpd *smtpd, struct site **ret_site, struct err *err)
     while (smtpd->staged)
         free_staged(&smtpd->staged);
     if (rc < 0) {
-        site_unref(&site);
+        smtpd_site_unref(&site);
         return rc;
     }
     *ret_site = site;
     return 0;
 }
 
-void site_listen(struct site *site)
+void smtpd_site_listen(struct site *site)
 {
     for (size_t i = 0; i < site->n_listeners; i++) {
         struct site_listener *listener = &site->listener[i];
@@ -208,7 +208,7 @@ void site_listen(struct site *site)
     }
 }
 
-void site_stop_listening(struct site *site)
+void smtpd_site_stop_listening(struct site *site)
 {
     for (size_t i = 0; i < site->n_listeners; i++) {
         loop_fd_free(&site->listener[i].watch);
@@ -218,19 +218,19 @@ void site_stop_listening(struct site *site)
     }
 }
 
-struct site *site_ref(struct site *site)
+struct site *smtpd_site_ref(struct site *site)
 {
     site->refs++;
     return site;
 }
 
-void site_unref(struct site **site_at)
+void smtpd_site_unref(struct site **site_at)
 {
     struct site *site = *site_at;
     *site_at = NULL;
     if (!site || --site->refs > 0)
         return;
-    site_stop_listening(site);
+    smtpd_site_stop_listening(site);
     for (size_t i = 0; i < site->n_listeners; i++) {
         tls_server_set_unref(&site->listener[i].sni);
         free(site->listener[i].text);

@@ -48,8 +48,16 @@ static void on_spool_failed(void *arg, const struct err *why)
               "%s; what waited for it was refused with 451, the segment takes no more", err_text(why));
 }
 
+/* The first spare has come: from now on mail can be taken. */
+static void on_spool_changed(void *arg)
+{
+    (void)arg;
+    if (smtpd.ctx->ready_owed && spool_writer_can_accept(smtpd.writer))
+        role_say_ready(smtpd.ctx);
+}
+
 static const struct spool_writer_handlers writer_handlers = {
-    .segment_done = on_segment_done, .body_done = on_body_done, .failed = on_spool_failed,
+    .segment_done = on_segment_done, .body_done = on_body_done, .failed = on_spool_failed, .changed = on_spool_changed,
 };
 
 static void say_held(void *arg, bool is_body, const struct spool_lent *lent)
@@ -98,14 +106,14 @@ static void on_auth_message(void *arg, unsigned type, uint32_t id, struct str bo
 {
     (void)arg, (void)fds;
     if (type == IPC_AUTH_CHALLENGE || type == IPC_AUTH_DONE || type == IPC_USER_ANSWER)
-        login_message(&smtpd, type, id, body);
+        smtpd_login_message(&smtpd, type, id, body);
 }
 
 static void on_auth_closed(void *arg, const struct err *why)
 {
     (void)arg, (void)why;
     channel_free(&smtpd.auth);
-    login_auth_gone(&smtpd);
+    smtpd_login_auth_gone(&smtpd);
 }
 
 static const struct channel_handlers auth_handlers = { .message = on_auth_message, .closed = on_auth_closed };
@@ -175,30 +183,29 @@ static void file(struct role_ctx *ctx, const struct ipc_file *f, int fd)
             close(smtpd.spool_lock_fd);
         smtpd.spool_lock_fd = fd; /* kept open: a new master waits until we are gone */
     } else {
-        site_stage(&smtpd, f, fd);
+        smtpd_site_stage(&smtpd, f, fd);
     }
 }
 
 static void set_budget(const struct conf *conf)
 {
-    uint32_t processes = conf->smtpd_processes ? conf->smtpd_processes : 1;
-    smtpd.auth_budget.max_bytes = (size_t)(conf->auth_memory / processes);
+    smtpd.auth_budget.max_bytes = (size_t)(conf->auth_memory / smtpd.n_processes);
 }
 
 static int switch_site(struct err *err)
 {
     struct site *next = NULL;
-    int rc = site_build(&smtpd, &next, err);
+    int rc = smtpd_site_build(&smtpd, &next, err);
     if (rc < 0)
         return rc;
     set_budget(smtpd.ctx->conf);
     struct site *old = smtpd.site;
     smtpd.site = next;
     if (old)
-        site_stop_listening(old);
+        smtpd_site_stop_listening(old);
     if (!smtpd.draining)
-        site_listen(next);
-    site_unref(&old);
+        smtpd_site_listen(next);
+    smtpd_site_unref(&old);
     return 0;
 }
 
@@ -243,6 +250,8 @@ static int start(struct role_ctx *ctx, struct err *err)
         return err_set(err, ERR_BUSY, "the queue process is not there yet");
     now_random(&smtpd.id_base, sizeof smtpd.id_base);
     smtpd.id_base &= ~(uint64_t)UINT32_MAX;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    smtpd.n_processes = ctx->conf->smtpd_processes ? ctx->conf->smtpd_processes : cores > 0 ? (unsigned)cores : 1;
     smtpd.scratch = malloc(SMTPD_READ_BYTES);
     int rc = smtpd.scratch ? asks_new(&smtpd.asks) : -ENOMEM;
     if (rc < 0)
@@ -266,12 +275,18 @@ static void drain(struct role_ctx *ctx)
 {
     (void)ctx;
     smtpd.draining = true;
-    site_stop_listening(smtpd.site);
+    smtpd_site_stop_listening(smtpd.site);
     for (struct session *s = smtpd.sessions, *next; s; s = next) {
         next = s->next;
         session_shutdown(s);
     }
     finish_drain();
+}
+
+static bool is_ready(struct role_ctx *ctx)
+{
+    (void)ctx;
+    return spool_writer_can_accept(smtpd.writer);
 }
 
 static void sandbox(const struct role_ctx *ctx, struct sandbox *sb)
@@ -282,5 +297,5 @@ static void sandbox(const struct role_ctx *ctx, struct sandbox *sb)
 
 const struct role role_smtpd = {
     .id = ROLE_SMTPD, .process_name = "smtpd", .user_suffix = "-smtpd", .start = start, .file = file, .peer = peer,
-    .configured = configured, .drain = drain, .sandbox = sandbox,
+    .configured = configured, .drain = drain, .is_ready = is_ready, .sandbox = sandbox,
 };

@@ -78,20 +78,20 @@ struct smtpd {
     struct asks *asks;
     struct smtp_server_budget auth_budget;
     struct session *sessions;            /* doubly linked */
-    uint32_t n_sessions;
+    uint32_t n_sessions, n_processes;
     struct loop_timer *sweep;
     uint64_t id_base, id_count;
     bool draining, intake_paused;
     char *scratch;                       /* SMTPD_READ_BYTES, for one read at a time */
 };
 
-void site_stage(struct smtpd *smtpd, const struct ipc_file *file, int fd);
+void smtpd_site_stage(struct smtpd *smtpd, const struct ipc_file *file, int fd);
 /* Builds the site of smtpd->ctx->conf from what is staged; on failure the old one stays. */
-int site_build(struct smtpd *smtpd, struct site **ret_site, struct err *err);
-void site_listen(struct site *site);
-void site_stop_listening(struct site *site);
-struct site *site_ref(struct site *site);
-void site_unref(struct site **site);
+int smtpd_site_build(struct smtpd *smtpd, struct site **ret_site, struct err *err);
+void smtpd_site_listen(struct site *site);
+void smtpd_site_stop_listening(struct site *site);
+struct site *smtpd_site_ref(struct site *site);
+void smtpd_site_unref(struct site **site);
 
 /* ---- accept.c ---- */
 void accept_ready(void *listener, unsigned events);
@@ -144,10 +144,10 @@ void mail_discard(struct session *s);
 void mail_user_answer(struct session *s, unsigned answer);
 
 /* ---- login.c ---- */
-bool login_event(struct session *s, const struct smtp_server_event *event);
-void login_cancel(struct session *s);
-void login_message(struct smtpd *smtpd, unsigned type, uint32_t id, struct str body);
-void login_auth_gone(struct smtpd *smtpd);
+bool smtpd_login_event(struct session *s, const struct smtp_server_event *event);
+void smtpd_login_cancel(struct session *s);
+void smtpd_login_message(struct smtpd *smtpd, unsigned type, uint32_t id, struct str body);
+void smtpd_login_auth_gone(struct smtpd *smtpd);
 
 /* ---- tell.c ---- */
 bool tell_received(const struct session *s, const struct smtp_server_transaction *t, struct str queue_id,

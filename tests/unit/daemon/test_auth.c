@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/base64.h"
@@ -99,7 +100,7 @@ static void open_role(enum role_id peer)
     assert_int_equal(channel_open(t.ctx.loop, fds[1], &handlers, NULL, &t.channel, &err), 0);
 }
 
-static int set_up(enum role_id peer, bool store)
+static void prepare(bool store)
 {
     memset(&t, 0, sizeof t);
     snprintf(t.folder, sizeof t.folder, "/tmp/postern-test-auth-XXXXXX");
@@ -112,6 +113,11 @@ static int set_up(enum role_id peer, bool store)
     buf_init(&t.body, CHANNEL_BODY_MAX);
     if (store)
         set_user(STR("anna"), STR("s3cret"), true);
+}
+
+static int set_up(enum role_id peer, bool store)
+{
+    prepare(store);
     open_role(peer);
     return 0;
 }
@@ -474,6 +480,41 @@ static void draining_refuses_new_logins(void **state)
     loop_run(t.ctx.loop); /* until the last exchange has ended */
 }
 
+/* Runs in a child, because a sandbox does not open again. 0: logins work,
+ * and nothing but the store can be read. */
+static int use_in_sandbox(void)
+{
+    struct sandbox sandbox = { 0 };
+    struct err err = { 0 };
+    role_auth.sandbox(&t.ctx, &sandbox);
+    if (geteuid() == 0 && (chown(t.folder, 65534, 65534) != 0 || chown(t.users, 65534, 65534) != 0 ||
+                           setresgid(65534, 65534, 65534) != 0 || setresuid(65534, 65534, 65534) != 0))
+        return 1;
+    if (sandbox_close(&sandbox, NULL, 0, &err) < 0)
+        return 2;
+    if (plain(STR("\0anna\0s3cret")) != 235 || plain(STR("\0anna\0wrong")) != 535 || scram(STR("s3cret")) != 235)
+        return 3;
+    if (open("/etc/passwd", O_RDONLY) >= 0 || open(t.users, O_RDWR) >= 0)
+        return 4;
+    return 0;
+}
+
+static void works_in_its_sandbox(void **state)
+{
+    int status;
+    prepare(true);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) { /* threads do not survive a fork: it makes its own */
+        open_role(ROLE_SMTPD);
+        _exit(use_in_sandbox());
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    unlink(t.users);
+    assert_int_equal(rmdir(t.folder), 0);
+    assert_int_equal(status, 0);
+}
+
 static void send_login(uint32_t id, const char *domain, const char *offered, uint16_t flags, struct str cert_hash)
 {
     struct ipc_login_start m = { .flags = flags, .domain = str_of(domain), .host = STR("smtp.partner.example"),
@@ -593,6 +634,7 @@ int main(void)
         WITH(smtpd_going_away_ends_its_exchanges, smtpd_with_store),
         WITH(nonsense_ends_the_channel, smtpd_with_store),
         WITH(draining_refuses_new_logins, smtpd_with_store),
+        cmocka_unit_test(works_in_its_sandbox),
         WITH(outbound_plain, delivery),
         WITH(outbound_says_why_not, delivery),
         WITH(outbound_auto_takes_the_strongest, delivery),

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "directory/users.h"
@@ -255,6 +256,61 @@ static void damaged_rows_and_other_versions_are_refused(void **state)
     users_close(&users);
 }
 
+static void a_folder_may_be_a_link(void **state)
+{
+    struct users_options options = { .mode = USERS_CREATE, .owner = (uid_t)-1, .group = (gid_t)-1 };
+    struct users *users;
+    char link[80], through[100];
+    snprintf(link, sizeof link, "%s-link", folder);
+    snprintf(through, sizeof through, "%s/users.db", link);
+    assert_int_equal(symlink(folder, link), 0);
+    assert_int_equal(users_open(through, &options, &users, NULL), 0);
+    assert_false(users_replaced(users));
+    users_close(&users);
+    unlink(link);
+    struct err err;
+    assert_int_equal(users_open(through, &options, &users, &err), ERR_ABSENT);
+    assert_non_null(strstr(err.text, "postern setup"));
+    users = open_as(USERS_READ);
+    users_close(&users);
+}
+
+/* A writer that dies in the middle leaves its journal; only a writer can roll it back. */
+static void an_interrupted_change_is_rolled_back_by_a_writer(void **state)
+{
+    struct users *users = open_as(USERS_CREATE);
+    struct users_verifier a = verifier_of('a'), got;
+    struct err err;
+    int status;
+    char name[300];
+    memset(name, 'n', sizeof name);
+    for (int i = 0; i < 100; i++) {
+        int n = snprintf(name, sizeof name, "user%0200d", i);
+        assert_int_equal(users_add(users, str_slice(name, (size_t)n), NULL, 0, &a, 1, &err), 0);
+    }
+    users_close(&users);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        sqlite3 *db;
+        sqlite3_open(path, &db);
+        int rc = sqlite3_exec(db, "PRAGMA cache_size = 2; PRAGMA cache_spill = 2; BEGIN; UPDATE users SET salt = x'00', iterations = 1",
+                              NULL, NULL, NULL);
+        _exit(rc == SQLITE_OK ? 0 : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    assert_int_equal(open_error(USERS_READ, &err), ERR_STORE);
+    assert_non_null(strstr(err.text, "postern user list"));
+    users = open_as(USERS_WRITE);
+    assert_int_equal(users_find(users, str_of(name), &got, &err), 0);
+    assert_memory_equal(&got, &a, sizeof a);
+    users_close(&users);
+    users = open_as(USERS_READ);
+    assert_int_equal(users_find(users, str_of(name), &got, &err), 0);
+    users_close(&users);
+}
+
 static void notices_that_the_file_was_replaced(void **state)
 {
     struct users *users = open_as(USERS_CREATE);
@@ -281,6 +337,8 @@ int main(void)
         IN_FOLDER(a_writer_makes_others_wait),
         IN_FOLDER(foreign_and_damaged_files_are_refused),
         IN_FOLDER(damaged_rows_and_other_versions_are_refused),
+        IN_FOLDER(a_folder_may_be_a_link),
+        IN_FOLDER(an_interrupted_change_is_rolled_back_by_a_writer),
         IN_FOLDER(notices_that_the_file_was_replaced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -289,7 +289,8 @@ static void test_verify(void **state)
     struct fixture_certificate old = fixture_new(&(struct fixture_options){
         .names = "DNS:mail.a.test", .issuer = &ca, .from_s = -7200, .until_s = -60 });
     struct fixture_certificate self = fixture_simple("DNS:mail.a.test", "EC");
-    struct fixture_certificate address = fixture_new(&(struct fixture_options){ .names = "IP:127.0.0.1", .issuer = &ca });
+    struct fixture_certificate address = fixture_new(&(struct fixture_options){
+        .names = "IP:127.0.0.1", .issuer = &ca });
     check_verify(&ec, "mail.a.test", "");
     check_verify(&ec, "x.b.test", "");
     check_verify(&address, "127.0.0.1", "");
@@ -432,7 +433,8 @@ static void test_bad_options(void **state)
         .name = "mail.a.test", .certificate_pem = str_of(ec.pem), .key = other.key,
     };
     assert_int_equal(tls_server_context_new(&options, &context, &err), ERR_TLS);
-    assert_string_equal(err.text, "the private key cannot be used with the certificate of mail.a.test: key values mismatch");
+    assert_string_equal(err.text,
+                        "the private key cannot be used with the certificate of mail.a.test: key values mismatch");
     options.key = ec.key;
     options.min_version = "1.4";
     assert_int_equal(tls_server_context_new(&options, &context, &err), ERR_CONFIG);

@@ -26,7 +26,8 @@ static inline void tls_pair_open(struct tls_pair *pair, struct tls_server_contex
     struct err err;
     *pair = (struct tls_pair){ .server_ready = true };
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair->fd), 0);
-    assert_int_equal(tls_server_session_new(server, set, pair->fd[0], NULL, tls_pair_ready, pair, &pair->server, &err), 0);
+    assert_int_equal(
+        tls_server_session_new(server, set, pair->fd[0], NULL, tls_pair_ready, pair, &pair->server, &err), 0);
     assert_int_equal(tls_client_session_new(client, pair->fd[1], host, verify, NULL, &pair->client, &err), 0);
 }
 

@@ -85,7 +85,8 @@ static void test_lengths(void **state)
     assert_false(smtp_address_domain_valid(domain, false));
 }
 
-static void check_path(const char *text, unsigned flags, enum smtp_address_fault want, const char *mailbox, const char *rest_want)
+static void check_path(const char *text, unsigned flags, enum smtp_address_fault want, const char *mailbox,
+                       const char *rest_want)
 {
     struct smtp_address a;
     enum smtp_address_fault fault;
@@ -154,7 +155,7 @@ static void test_utf8(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mailboxes), cmocka_unit_test(test_lengths), cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_mailboxes),   cmocka_unit_test(test_lengths), cmocka_unit_test(test_paths),
         cmocka_unit_test(test_local_plain), cmocka_unit_test(test_utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

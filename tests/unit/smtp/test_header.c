@@ -36,7 +36,8 @@ static void check(struct str pattern, struct str in, struct str want, struct smt
 static void test_fields(void **state)
 {
     struct smtp_header h;
-    struct str in = STR("received: a\r\n\tb\r\nReceived : c\r\nMessage-Id: <x>\r\nX: Date: no\r\nFROM:a\r\n\r\nDate: body\r\nReceived: body\r\n");
+    struct str in = STR("received: a\r\n\tb\r\nReceived : c\r\nMessage-Id: <x>\r\nX: Date: no\r\nFROM:a\r\n\r\nDate: "
+                        "body\r\nReceived: body\r\n");
     check(STR_NONE, in, in, &h);
     assert_int_equal(h.n_received, 2);
     assert_true(h.has_message_id && h.has_from && h.done);
@@ -51,7 +52,8 @@ static void test_strip(void **state)
 {
     struct smtp_header h;
     check(STR("X-MS-Exchange-Organization-*"),
-          STR("A: 1\r\nx-ms-exchange-organization-SCL: -1\r\n more\r\n\tmore\r\nX-MS-Exchange-Organization-: z\r\nB: 2\r\n b\r\nX-MS-EXCHANGE-ORGANIZATION-AuthAs: y\r\n"
+          STR("A: 1\r\nx-ms-exchange-organization-SCL: -1\r\n more\r\n\tmore\r\nX-MS-Exchange-Organization-: z\r\nB: "
+              "2\r\n b\r\nX-MS-EXCHANGE-ORGANIZATION-AuthAs: y\r\n"
               "\r\nX-MS-Exchange-Organization-SCL: body\r\n"),
           STR("A: 1\r\nB: 2\r\n b\r\n\r\nX-MS-Exchange-Organization-SCL: body\r\n"), &h);
     check(STR("Received"), STR("Received: 1\r\nReceived: 2\r\n\r\n"), STR("\r\n"), &h);
@@ -65,9 +67,15 @@ static void test_no_header(void **state)
 {
     struct smtp_header h;
     static const char *const bodies[] = {
-        "", "hello world\r\nReceived: x\r\n", "\r\nReceived: x\r\n", ": x\r\nReceived: x\r\n", "no colon\r\nReceived: x\r\n", "Rec",
+        "",
+        "hello world\r\nReceived: x\r\n",
+        "\r\nReceived: x\r\n",
+        ": x\r\nReceived: x\r\n",
+        "no colon\r\nReceived: x\r\n",
+        "Rec",
         "\xc3\xa9: x\r\nReceived: x\r\n",
-        "AAAAAAAAAABBBBBBBBBBCCCCCCCCCCDDDDDDDDDDEEEEEEEEEEFFFFFFFFFFGGGGGGGGGGHHHHHHHHHHIIIIIIIIII: x\r\nReceived: x\r\n",
+        "AAAAAAAAAABBBBBBBBBBCCCCCCCCCCDDDDDDDDDDEEEEEEEEEEFFFFFFFFFFGGGGGGGGGGHHHHHHHHHHIIIIIIIIII: x\r\nReceived: "
+        "x\r\n",
     };
     for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
         check(STR("Received"), str_of(bodies[i]), str_of(bodies[i]), &h);
@@ -78,9 +86,18 @@ static void test_no_header(void **state)
 static void test_received(void **state)
 {
     struct smtp_trace t = {
-        .helo = STR("client.test"), .client_name = STR("c.test"), .client_ip = STR("192.0.2.1"), .server_name = STR("mx.test"),
-        .queue_id = STR("0123456789"), .tls_version = STR("TLSv1.3"), .tls_cipher = STR("TLS_AES_256_GCM_SHA384"), .tls_bits = 256,
-        .esmtp = true, .authenticated = true, .recipient = STR("ben@b.test"), .date = STR("Sat, 21 Nov 2026 18:07:33 +0000"),
+        .helo = STR("client.test"),
+        .client_name = STR("c.test"),
+        .client_ip = STR("192.0.2.1"),
+        .server_name = STR("mx.test"),
+        .queue_id = STR("0123456789"),
+        .tls_version = STR("TLSv1.3"),
+        .tls_cipher = STR("TLS_AES_256_GCM_SHA384"),
+        .tls_bits = 256,
+        .esmtp = true,
+        .authenticated = true,
+        .recipient = STR("ben@b.test"),
+        .date = STR("Sat, 21 Nov 2026 18:07:33 +0000"),
     };
     struct buf b;
     buf_init(&b, 4096);
@@ -91,8 +108,12 @@ static void test_received(void **state)
                                         "\tfor <ben@b.test>;\r\n"
                                         "\tSat, 21 Nov 2026 18:07:33 +0000\r\n")));
     buf_clear(&b);
-    t = (struct smtp_trace){ .helo = STR("x\r\nBcc:(y)"), .client_ip = STR("2001:db8::1"), .server_name = STR("mx.test"),
-                             .server_text = STR("Postern"), .queue_id = STR("1"), .date = STR("now") };
+    t = (struct smtp_trace){ .helo = STR("x\r\nBcc:(y)"),
+                              .client_ip = STR("2001:db8::1"),
+                              .server_name = STR("mx.test"),
+                              .server_text = STR("Postern"),
+                              .queue_id = STR("1"),
+                              .date = STR("now") };
     assert_true(smtp_trace_received(&t, &b));
     assert_true(str_eq(buf_str(&b), STR("Received: from x??Bcc:?y? (unknown [IPv6:2001:db8::1])\r\n"
                                         "\tby mx.test (Postern) with SMTP id 1;\r\n\tnow\r\n")));
@@ -112,8 +133,8 @@ static void test_protocol(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fields), cmocka_unit_test(test_strip), cmocka_unit_test(test_no_header), cmocka_unit_test(test_received),
-        cmocka_unit_test(test_protocol),
+        cmocka_unit_test(test_fields),   cmocka_unit_test(test_strip),    cmocka_unit_test(test_no_header),
+        cmocka_unit_test(test_received), cmocka_unit_test(test_protocol),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,7 +49,10 @@ static void test_every_place(void **state)
                 struct smtp_line l = { 0 };
                 size_t used;
                 enum smtp_line_end end = smtp_line_scan(&l, str_slice(text, n), &used);
-                enum smtp_line_end want = k == 1 ? SMTP_LINE_BARE_LF : k == 2 ? SMTP_LINE_NUL : at + 1 == n ? SMTP_LINE_MORE : SMTP_LINE_BARE_CR;
+                enum smtp_line_end want = k == 1        ? SMTP_LINE_BARE_LF
+                                          : k == 2      ? SMTP_LINE_NUL
+                                          : at + 1 == n ? SMTP_LINE_MORE
+                                                        : SMTP_LINE_BARE_CR;
                 assert_int_equal(end, want);
                 assert_int_equal(used, at + 1);
                 assert_false(l.high);
@@ -99,7 +102,8 @@ static void read_body(struct smtp_body b, struct str in, size_t piece, struct ou
         assert_int_equal(ret->content.n, b.content_bytes);
 }
 
-static void check_body(struct smtp_body b, struct str in, size_t want_used, struct str want, enum smtp_body_fault want_fault)
+static void check_body(struct smtp_body b, struct str in, size_t want_used, struct str want,
+                       enum smtp_body_fault want_fault)
 {
     for (size_t piece = 1; piece <= in.n + 1; piece++) {
         struct outcome o;
@@ -159,8 +163,9 @@ static void test_body_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ends),   cmocka_unit_test(test_every_place), cmocka_unit_test(test_high),        cmocka_unit_test(test_dots),
-        cmocka_unit_test(test_repair), cmocka_unit_test(test_chunks),      cmocka_unit_test(test_body_limits),
+        cmocka_unit_test(test_ends),        cmocka_unit_test(test_every_place), cmocka_unit_test(test_high),
+        cmocka_unit_test(test_dots),        cmocka_unit_test(test_repair),      cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_body_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,7 +24,8 @@ static void test_params(void **state)
 
 static void test_bad_params(void **state)
 {
-    static const char *const bad[] = { "SIZE=1", " =1", " -A=1", " A=", " A=b=c", " A_B", " A=\x01", " A=\x7f", " A=\xc3\xa9", "\tA=1" };
+    static const char *const bad[] = { "SIZE=1", " =1",     " -A=1",   " A=",         " A=b=c",
+                                       " A_B",   " A=\x01", " A=\x7f", " A=\xc3\xa9", "\tA=1" };
     struct smtp_param p;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct str rest = str_of(bad[i]);
@@ -85,7 +86,8 @@ static void test_reply(void **state)
 {
     check_reply((struct smtp_reply){ 250, "2.0.0" }, false, false, STR("Ok"), STR("250 2.0.0 Ok\r\n"));
     check_reply((struct smtp_reply){ 250, NULL }, true, false, STR("SIZE"), STR("250-SIZE\r\n"));
-    check_reply((struct smtp_reply){ 550, "5.7.1" }, false, false, STR("a\r\n250 b\xc3\xa9\x7f"), STR("550 5.7.1 a??250 b???\r\n"));
+    check_reply((struct smtp_reply){ 550, "5.7.1" }, false, false, STR("a\r\n250 b\xc3\xa9\x7f"),
+                STR("550 5.7.1 a??250 b???\r\n"));
     check_reply((struct smtp_reply){ 550, "5.7.1" }, false, true, STR("\xc3\xa9"), STR("550 5.7.1 \xc3\xa9\r\n"));
 
     char text[600];
@@ -101,7 +103,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_params), cmocka_unit_test(test_bad_params), cmocka_unit_test(test_xtext),
-        cmocka_unit_test(test_orcpt), cmocka_unit_test(test_reply),
+        cmocka_unit_test(test_orcpt),  cmocka_unit_test(test_reply),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

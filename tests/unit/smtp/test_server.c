@@ -23,7 +23,8 @@ static struct smtp_server *start(struct smtp_server_policy policy, struct smtp_s
 {
     struct smtp_server *s;
     const struct smtp_server_options options = {
-        .hostname = STR("mx.test"), .limits = &limits, .policy = policy, .auth_budget = budget, .trace = trace };
+        .hostname = STR("mx.test"), .limits = &limits, .policy = policy, .auth_budget = budget, .trace = trace
+    };
     assert_int_equal(smtp_server_new(&options, &s), 0);
     return s;
 }
@@ -78,7 +79,8 @@ static struct smtp_server *in_transaction(void)
 {
     struct smtp_server *s = start((struct smtp_server_policy){ 0 }, NULL);
     smtp_server_greet(s, 0);
-    assert_int_equal(feed(s, STR("HELO c\r\nMAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\n"), 0).type, SMTP_SERVER_READ);
+    assert_int_equal(feed(s, STR("HELO c\r\nMAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\n"), 0).type,
+                     SMTP_SERVER_READ);
     buf_done(smtp_server_output(s));
     return s;
 }
@@ -219,10 +221,9 @@ static void test_pipelined_behind_starttls(void **state)
     const struct smtp_server_policy policy = { .starttls_available = true };
     struct smtp_server *s = start(policy, NULL);
     smtp_server_greet(s, 0);
-    assert_int_equal(feed(s, STR("EHLO c\r\nSTARTTLS\r\nMAIL FROM:<a@a.test>\r\n"), 0).type, SMTP_SERVER_STARTTLS);
+    feed(s, STR("EHLO c\r\n"), 0);
     buf_done(smtp_server_output(s));
-    smtp_server_accept(s);
-    expect_event(s, SMTP_SERVER_CLOSE);
+    assert_int_equal(feed(s, STR("STARTTLS\r\nMAIL FROM:<a@a.test>\r\n"), 0).type, SMTP_SERVER_CLOSE);
     expect_output(s, "501 5.5.1 mx.test Nothing may follow STARTTLS before the handshake\r\n");
     smtp_server_free(s);
 
@@ -232,13 +233,15 @@ static void test_pipelined_behind_starttls(void **state)
     assert_int_equal(feed(s, STR("EHLO c\r\nSTARTTLS\r\n"), 0).type, SMTP_SERVER_STARTTLS);
     assert_int_equal(feed(s, STR("N"), 0).type, SMTP_SERVER_WAIT);
     smtp_server_accept(s);
+    assert_true(smtp_server_closed(s));
     assert_int_equal(feed(s, STR("N"), 0).type, SMTP_SERVER_CLOSE);
     smtp_server_free(s);
 }
 
 static void test_tls_forgets(void **state)
 {
-    struct smtp_server *s = start((struct smtp_server_policy){ .starttls_available = true, .mechanisms = STR("ECHO") }, NULL);
+    struct smtp_server *s =
+        start((struct smtp_server_policy){ .starttls_available = true, .mechanisms = STR("ECHO") }, NULL);
     smtp_server_greet(s, 0);
     assert_int_equal(feed(s, STR("EHLO c\r\nAUTH ECHO =\r\n"), 0).type, SMTP_SERVER_AUTH);
     smtp_server_auth_done(s, true, 0, NULL, NULL);
@@ -295,7 +298,10 @@ static void test_trace_masks(void **state)
     smtp_server_auth_done(s, false, 0, NULL, NULL);
     feed(s, STR("AUTH LOGIN\r\n"), 0);
     smtp_server_auth_done(s, false, 0, NULL, NULL);
-    feed(s, STR("c2VjcmV0\r\nAUTH FOO c2VjcmV0\r\nAUTH PLAIN c2Vj\ncmV0\r\n"), 0);
+    feed(s,
+         STR("c2VjcmV0\r\nAUTH c2VjcmV0\r\nAUTH PLAIN\tc2VjcmV0\r\nAUTH=PLAIN c2VjcmV0\r\nAUTH FOO c2VjcmV0\r\nAUTH "
+             "PLAIN c2Vj\ncmV0\r\n"),
+         0);
     struct str text = buf_str(&trace_text);
     assert_non_null(memmem(text.p, text.n, "C: FOO bar\n", 11));
     assert_non_null(memmem(text.p, text.n, "C: X-EXPS [masked 13]\n", 22));
@@ -331,7 +337,8 @@ static void test_idle_memory(void **state)
     for (size_t i = 0; i < SESSIONS; i++) {
         sessions[i] = start((struct smtp_server_policy){ .mechanisms = STR("PLAIN") }, NULL);
         smtp_server_greet(sessions[i], 0);
-        feed(sessions[i], STR("EHLO client.example.test\r\nMAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\nDATA\r\nx\r\n.\r\n"), 0);
+        feed(sessions[i],
+             STR("EHLO client.example.test\r\nMAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\nDATA\r\nx\r\n.\r\n"), 0);
         smtp_server_committed(sessions[i], STR("Q"));
         feed(sessions[i], STR("NO"), 0);
         feed(sessions[i], STR("OP\r\n"), 0);
@@ -402,12 +409,16 @@ static void test_transaction(void **state)
 {
     struct smtp_server *s = start((struct smtp_server_policy){ 0 }, NULL);
     smtp_server_greet(s, 0);
-    feed(s, STR("EHLO c\r\nMAIL FROM:<\xc3\xa9@a.test> SIZE=7 SMTPUTF8 RET=FULL ENVID=e AUTH=x+40y.test BODY=8BITMIME\r\n"
-                "RCPT TO:<one@b.test> NOTIFY=NEVER\r\nRCPT TO:<two@b.test> ORCPT=rfc822;two@c.test NOTIFY=DELAY,FAILURE\r\n"), 0);
+    feed(s,
+         STR("EHLO c\r\nMAIL FROM:<\xc3\xa9@a.test> SIZE=7 SMTPUTF8 RET=FULL ENVID=e AUTH=x+40y.test BODY=8BITMIME\r\n"
+             "RCPT TO:<one@b.test> NOTIFY=NEVER\r\nRCPT TO:<two@b.test> ORCPT=rfc822;two@c.test "
+             "NOTIFY=DELAY,FAILURE\r\n"),
+         0);
     struct smtp_server_transaction *t = smtp_server_transaction(s);
     assert_non_null(t);
     assert_true(t->sender.utf8 && t->smtputf8 && t->body_8bit);
-    assert_true(str_eq(t->sender.domain, STR("a.test")) && str_eq(t->envid, STR("e")) && str_eq(t->auth, STR("x+40y.test")));
+    assert_true(str_eq(t->sender.domain, STR("a.test")) && str_eq(t->envid, STR("e")) &&
+                str_eq(t->auth, STR("x+40y.test")));
     assert_int_equal(t->size_declared_bytes, 7);
     assert_int_equal(t->ret, SMTP_RET_FULL);
     assert_int_equal(t->n_recipients, 2);

@@ -1,0 +1,8 @@
+#include "fuzz_sasl_server.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct sasl_server_options options = { .nonce = STR("nonce") };
+    return fuzz_server("LOGIN", &options, NULL, data, size);
+}
