@@ -130,9 +130,10 @@ struct bounce_row {
     struct str dsn, diagnostic;
 };
 /* Writes a notification about these recipients to the message's sender as a message of our own. done(arg, result) is
- * called exactly once, never from within the call: 0 = durable, or none is due (null sender, NOTIFY=NEVER, a bounce of
- * ours: then dropped with an event); negative = it could not be written, try again later. Rows are read during the call
- * only. The entry may be gone when `done` comes: pass its id. */
+ * called exactly once, never from within the call (but when not even the few octets for it can be had: then at once,
+ * -ENOMEM): 0 = durable, or none is due (null sender, NOTIFY=NEVER, a bounce of ours: then dropped with an event);
+ * negative = it could not be written, try again later. Rows are read during the call only. The entry may be gone when
+ * `done` comes: pass its id. */
 void bounce_send(struct queue *q, const struct spool_entry *entry, const struct bounce_row *rows, size_t n,
                  struct str remote_mta, void (*done)(void *arg, int result), void *arg);
 
@@ -145,7 +146,7 @@ struct submit_message {
     unsigned uid;
 };
 /* Checks it as hostile input, makes it durable. done(arg, result, id, text): 0, or the exit status (65 bad, 75 later) with
- * a sentence. Exactly once, never from within the call. */
+ * a sentence. Exactly once, never from within the call (but out of memory: 75 at once). `m` is read during the call. */
 void submit_store(struct queue *q, const struct submit_message *m,
                   void (*done)(void *arg, int exit_status, uint64_t id, const char *text), void *arg);
 /* Looks into the drop folder now and then. */
