@@ -54,6 +54,8 @@ struct site {
     struct site_listener *listener;
     size_t n_listeners;
     struct log_stream *session_log;
+    char **list;                         /* of mechanisms, each that was ever offered: sessions borrow them */
+    size_t n_lists;
 };
 
 /* Files of a snapshot that has not been switched to yet. */
@@ -92,6 +94,8 @@ void smtpd_site_listen(struct site *site);
 void smtpd_site_stop_listening(struct site *site);
 struct site *smtpd_site_ref(struct site *site);
 void smtpd_site_unref(struct site **site);
+/* The same text, as long as the site lives; NULL when out of memory. There are few different ones. */
+const char *smtpd_site_list(struct site *site, const char *text);
 
 /* ---- accept.c ---- */
 void accept_ready(void *listener, unsigned events);
@@ -111,8 +115,7 @@ struct session {
     struct tls_session *tls;
     struct buf input;                    /* read and not yet taken: small, and mostly empty */
     struct access_rules rules;
-    struct smtp_server_policy policy;
-    char *mechanisms, *mechanisms_tls;   /* what policy borrows */
+    const char *mechanisms;              /* offered now; the site's */
     struct mail *mail;                   /* from the DATA event to COMMIT's answer, and its recipients' questions */
     uint32_t ask_id;                     /* 0: nothing is being asked */
     int64_t begun_mono_ms, begun_wall_ms, tls_deadline_ms;
