@@ -23,6 +23,7 @@ enum {
     REQUEST_MS = 600000,                   /* a request must be complete within */
     WAIT_MS = 110000,                      /* the client waits for 120 s */
     ACCEPT_AGAIN_MS = 1000,
+    UNTIL_SCANNED_MS = 100,
 };
 static const size_t content_total_max_bytes = (size_t)256 << 20; /* of all conversations */
 
@@ -30,7 +31,7 @@ struct control {
     struct queue *queue;
     int fd;
     struct loop_fd *watch;
-    struct loop_timer *again; /* accept was impossible */
+    struct loop_timer *again; /* accept was impossible, or the spool is still being read */
     LIST_HEAD(, conversation) conversations;
     unsigned n;
     size_t content_bytes;
@@ -404,6 +405,11 @@ static void on_connections(void *arg, unsigned events)
 {
     struct control *control = arg;
     (void)events;
+    if (!control->queue->scanned) { /* nobody is told of a queue that is only half known; they wait in the backlog */
+        loop_fd_want(control->watch, 0);
+        loop_timer_set(control->again, UNTIL_SCANNED_MS);
+        return;
+    }
     for (unsigned i = 0; i < ACCEPTS_A_TURN && control->n < CONVERSATIONS_MAX; i++) {
         int fd = accept4(control->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
