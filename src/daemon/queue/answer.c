@@ -4,6 +4,7 @@
  * blocks nothing, and messages may come and go meanwhile. */
 #include <stdlib.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "daemon/queue/control.h"
 #include "smtp/address.h"
@@ -427,7 +428,8 @@ static void show(struct conversation *c, json_t *request)
     }
     struct err err = { 0 };
     struct spool_reader *reader = NULL;
-    if (queue_read(c->queue, e, &reader, &err) < 0) {
+    int body_fd = -1;
+    if (bounce_read(c->queue, e, &reader, &body_fd, &err) < 0) {
         control_refuse(c, EX_IOERR, "the message cannot be read: %s", err_text(&err));
         return;
     }
@@ -449,6 +451,8 @@ static void show(struct conversation *c, json_t *request)
         control_done(c, NULL);
     buf_done(&content);
     spool_reader_free(&reader);
+    if (body_fd >= 0)
+        close(body_fd);
 }
 
 static void status(struct conversation *c)
