@@ -75,12 +75,18 @@ static json_t *text_or_null(struct str s)
     return s.n ? answer_text(s) : json_null();
 }
 
+/* Ready, but its next hop is left alone for a while after a failure. */
+static bool waits_for_hop(const struct spool_part *p)
+{
+    return p->state == SPOOL_PART_READY && p->hop && p->hop->timed.index != 0;
+}
+
 static const char *queue_name(const struct spool_entry *e)
 {
     if (e->flags & SPOOL_ENTRY_HELD)
         return "hold";
     for (const struct spool_part *p = e->parts; p; p = p->next)
-        if (p->state != SPOOL_PART_WAITING)
+        if (p->state != SPOOL_PART_WAITING && !waits_for_hop(p))
             return "active";
     return "deferred";
 }
@@ -125,9 +131,10 @@ static void add_parts(struct queue *q, const struct spool_entry *e, json_t *o)
     int64_t next_ms = INT64_MAX;
     for (const struct spool_part *p = e->parts; p; p = p->next) {
         attempts = p->attempts > attempts ? p->attempts : attempts;
-        bool waits = p->state == SPOOL_PART_WAITING && p->timed.index != 0;
-        if (waits && p->timed.at_ms < next_ms) {
-            next_ms = p->timed.at_ms;
+        const struct spool_timed *timed = waits_for_hop(p) ? &p->hop->timed : &p->timed;
+        bool waits = timed->index != 0 && (p->state == SPOOL_PART_WAITING || waits_for_hop(p));
+        if (waits && timed->at_ms < next_ms) {
+            next_ms = timed->at_ms;
             first = p;
         }
     }
