@@ -260,11 +260,14 @@ static int replay_journal(struct spool_store *store, uint64_t number, struct err
                 tell(store, "is damaged: some messages may be delivered again", number);
         spool_scan_done(&scan);
     }
+    /* What is acted upon now was perhaps only in memory when the last queue died. */
+    if (rc >= 0 && valid && replay.ended)
+        rc = disk->fdatasync(disk, fd);
     disk->close(disk, fd);
     if (replay.bad)
         tell(store, "holds notes that make no sense: some messages may be delivered again", number);
     if (rc < 0 && valid)
-        return rc;
+        return err_set(err, rc, "cannot read %s in the spool", name);
     return replay.ended;
 }
 
@@ -292,6 +295,20 @@ int recover_journal(struct spool_store *store, struct err *err)
     }
     free(names.number);
     return rc < 0 ? rc : 0;
+}
+
+void recover_drop_journals(struct spool_store *store, uint64_t before)
+{
+    struct names names = { 0 };
+    if (list(store, "journal", found_hex, &names, NULL) == 0) {
+        for (size_t i = 0; i < names.n; i++) {
+            char name[32];
+            journal_name(names.number[i], name);
+            if (names.number[i] < before)
+                store_disk(store)->unlink(store_disk(store), name);
+        }
+    }
+    free(names.number);
 }
 
 bool recover_look(const struct spool_store *store, uint64_t id, uint64_t segment, uint32_t offset,
