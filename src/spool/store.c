@@ -408,10 +408,13 @@ static int on_record(void *arg, const struct spool_record *record, struct str oc
         struct body *b = meta.body_file ? find_body(store, meta.body_file) : NULL;
         if (meta.body_file && !b)
             b = store_add_body(store, meta.body_file, BODY_USED);
+        envelope.message_bytes = meta.prefix.n + meta.body_bytes;
+        void *body_owner = b && b->state == BODY_LENT ? b->owner : NULL;
         if (b)
             b->state = BODY_USED;
         s->live++;
-        struct spool_found found = { .id = record->id, .segment = s, .body_file = meta.body_file, .envelope = &envelope,
+        struct spool_found found = { .id = record->id, .segment = s, .body_file = meta.body_file,
+                                     .body_owner = body_owner, .envelope = &envelope,
                                      .place = { s->lent.number, s->lent.generation, record->offset, record->length },
                                      .memory = known ? &memory : NULL };
         store->o.handlers.message(store->o.handlers.arg, &found);

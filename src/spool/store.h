@@ -36,6 +36,7 @@ struct spool_found {
     struct spool_segment *segment;
     struct spool_place place;
     uint64_t body_file;           /* 0: none */
+    void *body_owner;             /* whom the body file was lent to; NULL: nobody any more */
     const struct spool_envelope *envelope;
     const struct spool_memory *memory; /* NULL: nothing is known, it is new */
 };
