@@ -110,6 +110,10 @@ int spool_scan_to(struct spool_scan *s, uint64_t limit, spool_scan_record *recor
             return rc;
         if (s->at + (uint64_t)SPOOL_RECORD_HEADER_BYTES > s->window_at + s->window_n)
             break; /* the file is shorter */
+        s->at += (uint32_t)spool_record_search(s->window + (s->at - s->window_at), s->window_n - (s->at - s->window_at),
+                                               s->generation);
+        if (s->at + (uint64_t)SPOOL_RECORD_HEADER_BYTES > s->window_at + s->window_n)
+            continue;
         struct spool_record r;
         rc = find_here(s, &r, err);
         if (rc > 0)

@@ -8,7 +8,6 @@
  * that succeeds nothing settled is durable: after a crash messages may be delivered again, never lost. */
 #include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "base/wire.h"
 #include "spool/store_private.h"
@@ -432,7 +431,7 @@ void journal_close(struct spool_store *store)
     loop_turn_free(&store->turn);
     for (unsigned i = 0; i < j->log.n; i++)
         if (j->log.segment[i].fd >= 0)
-            close(j->log.segment[i].fd);
+            store_disk(store)->close(store_disk(store), j->log.segment[i].fd);
     j->log.n = 0;
     buf_done(&j->rows);
     free(j->noted.item);

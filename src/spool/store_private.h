@@ -104,7 +104,7 @@ struct spool_store {
     struct loop_turn *turn;
     struct remembered *memory;
     struct scanned *scanned;
-    bool recovered;
+    bool recovered, journal_lost;
 };
 
 static inline const struct spool_disk *store_disk(const struct spool_store *store)

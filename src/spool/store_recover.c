@@ -289,9 +289,7 @@ int recover_journal(struct spool_store *store, struct err *err)
     }
     if (rc >= 0 && names.n) {
         store->journal.number = names.number[0];
-        if (!complete)
-            tell(store, "and those before it are not complete: all messages in the spool are delivered again",
-                 names.number[0]);
+        store->journal_lost = !complete;
     }
     free(names.number);
     return rc < 0 ? rc : 0;
@@ -396,6 +394,9 @@ int recover_segments(struct spool_store *store, struct err *err)
     for (size_t i = 0; i < names.n && rc == 0; i++)
         rc = recover_segment(store, (uint32_t)names.number[i], err);
     free(names.number);
+    if (store->journal_lost && store->n_segments) /* without segments the first start was cut short: nothing is lost */
+        tell(store, "and those before it are not complete: all messages in the spool are delivered again",
+             store->journal.number);
     return rc;
 }
 
