@@ -17,14 +17,18 @@ struct file {
 static int open_file(struct conf_mistakes *mistakes, const struct file *f, struct stat *ret_st)
 {
     int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    int why = fd < 0 ? errno : fstat(fd, ret_st) < 0 ? errno : S_ISREG(ret_st->st_mode) ? 0 : S_ISDIR(ret_st->st_mode) ? EISDIR : 0;
+    int why = fd < 0                     ? errno
+              : fstat(fd, ret_st) < 0    ? errno
+              : S_ISREG(ret_st->st_mode) ? 0
+              : S_ISDIR(ret_st->st_mode) ? EISDIR
+                                         : 0;
     if (why == 0)
         return fd;
     if (fd >= 0)
         close(fd);
     if (why == EACCES && geteuid() != 0)
-        conf_warning_add(mistakes, f->place, f->option, "run this as root", "%s: you may not read %s, so it was not checked",
-                         f->option, f->path);
+        conf_warning_add(mistakes, f->place, f->option, "run this as root",
+                         "%s: you may not read %s, so it was not checked", f->option, f->path);
     else
         conf_mistake_add(mistakes, f->place, f->option,
                          why == ENOENT ? "make it, or correct the path" : why == EISDIR ? "name a file" : NULL,
@@ -87,8 +91,8 @@ void cli_check_password_files(const struct conf *conf, struct conf_mistakes *mis
             continue;
         check_mode(mistakes, &f, &st, "a password");
         if (S_ISREG(st.st_mode) && st.st_size == 0)
-            conf_mistake_add(mistakes, f.place, f.option, "write the password into its first line", "%s: %s is empty", f.option,
-                             f.path);
+            conf_mistake_add(mistakes, f.place, f.option, "write the password into its first line", "%s: %s is empty",
+                             f.option, f.path);
         close(fd);
     }
 }
@@ -110,7 +114,8 @@ void cli_check_recipient_files(const struct conf *conf, struct conf_mistakes *mi
         const struct conf_domain *domain = &conf->domain[i];
         if (!domain->deliver || recipient_source(domain) != RECIPIENT_FILE)
             continue;
-        struct file f = { "recipients", domain->recipients, conf_place_of(conf, domain->name, "recipients", domain->place) };
+        struct file f = { "recipients", domain->recipients,
+                          conf_place_of(conf, domain->name, "recipients", domain->place) };
         struct recipient_table *table = NULL;
         struct err err = { 0 };
         struct stat st;
@@ -124,8 +129,8 @@ void cli_check_recipient_files(const struct conf *conf, struct conf_mistakes *mi
         else if (recipient_table_new(buf_str(&text), &table, &err) < 0)
             conf_mistake_add(mistakes, f.place, f.option, NULL, "%s: %s: %s", f.option, f.path, err.text);
         else if (recipient_table_count(table) == 0)
-            conf_warning_add(mistakes, f.place, f.option, NULL, "%s: %s is empty: no mail for \"%s\" is taken", f.option, f.path,
-                             domain->name);
+            conf_warning_add(mistakes, f.place, f.option, NULL, "%s: %s is empty: no mail for \"%s\" is taken",
+                             f.option, f.path, domain->name);
         recipient_table_free(&table);
         buf_done(&text);
         close(fd);
@@ -134,7 +139,8 @@ void cli_check_recipient_files(const struct conf *conf, struct conf_mistakes *mi
 
 void cli_check_ca_file(const struct conf *conf, struct conf_mistakes *mistakes)
 {
-    struct file f = { "ca_file", conf->ca_file, conf_place_of(conf, conf->file, "ca_file", (struct conf_place){ conf->file, 0 }) };
+    struct file f = { "ca_file", conf->ca_file,
+                      conf_place_of(conf, conf->file, "ca_file", (struct conf_place){ conf->file, 0 }) };
     struct stat st;
     int fd = f.path ? open_file(mistakes, &f, &st) : -1;
     if (fd >= 0)

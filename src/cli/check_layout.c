@@ -40,8 +40,8 @@ void cli_check_users(const struct conf *conf, struct conf_mistakes *mistakes)
     buf_init(&w.missing, 4096);
     layout_users(conf, look_for_user, &w);
     if (w.missing.n)
-        conf_warning_add(mistakes, top(conf, "user"), "user", "run postern setup", "these system users are missing: %.*s",
-                         STR_ARG(buf_str(&w.missing)));
+        conf_warning_add(mistakes, top(conf, "user"), "user", "run postern setup",
+                         "these system users are missing: %.*s", STR_ARG(buf_str(&w.missing)));
     buf_done(&w.missing);
 }
 
@@ -49,8 +49,8 @@ static void look_at_owner(const struct walk *w, const struct layout_folder *fold
 {
     const struct passwd *owner = folder->owner && geteuid() == 0 ? getpwnam(folder->owner) : NULL;
     if (owner && owner->pw_uid != st->st_uid)
-        conf_warning_add(w->mistakes, top(w->conf, "user"), NULL, "run postern setup", "%s (%s) does not belong to the user \"%s\"",
-                         folder->path, folder->purpose, folder->owner);
+        conf_warning_add(w->mistakes, top(w->conf, "user"), NULL, "run postern setup",
+                         "%s (%s) does not belong to the user \"%s\"", folder->path, folder->purpose, folder->owner);
 }
 
 static void look_for_folder(void *arg, const struct layout_folder *folder)
@@ -59,8 +59,8 @@ static void look_for_folder(void *arg, const struct layout_folder *folder)
     struct stat st;
     if (stat(folder->path, &st) == 0) {
         if (!S_ISDIR(st.st_mode))
-            conf_mistake_add(w->mistakes, top(w->conf, "spool"), NULL, "name a folder", "%s (%s) is not a folder", folder->path,
-                             folder->purpose);
+            conf_mistake_add(w->mistakes, top(w->conf, "spool"), NULL, "name a folder", "%s (%s) is not a folder",
+                             folder->path, folder->purpose);
         else
             look_at_owner(w, folder, &st);
         return;

@@ -8,13 +8,21 @@
 #define CLI_DEFAULT_CONFIG "/etc/postern/postern.conf"
 
 static const struct cli_verb verbs[] = {
-    { .name = "check", .run = cli_check, .usage = "check [-c FILE] [--json]",
+    { .name = "check",
+      .run = cli_check,
+      .usage = "check [-c FILE] [--json]",
       .summary = "look for mistakes in the configuration and in the files that it names" },
-    { .name = "config", .run = cli_config, .usage = "config --dump [--non-default] [-c FILE] [--json]",
+    { .name = "config",
+      .run = cli_config,
+      .usage = "config --dump [--non-default] [-c FILE] [--json]",
       .summary = "show the configuration as it is understood" },
-    { .name = "setup", .run = cli_setup, .usage = "setup [-c FILE]",
+    { .name = "setup",
+      .run = cli_setup,
+      .usage = "setup [-c FILE]",
       .summary = "make the system users and folders that the configuration names" },
-    { .name = "user", .run = cli_user, .usage = "user add|passwd|list|delete [NAME] [--address ADDRESS] [-c FILE] [--json]",
+    { .name = "user",
+      .run = cli_user,
+      .usage = "user add|passwd|list|delete [NAME] [--address ADDRESS] [-c FILE] [--json]",
       .summary = "say who may log in" },
     { .name = "queue", .run = cli_queue,
       .usage = "queue list|show|retry|hold|release|delete [ID] [--sender A] [--recipient A] [--domain D] [--queue Q]\n"

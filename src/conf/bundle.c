@@ -38,8 +38,8 @@ static int record_list(void *ctx, const char *pattern, struct buf *into, struct 
     return rc;
 }
 
-int conf_load(const struct conf_reader *reader, const char *path, struct buf *ret_bundle, struct conf_mistakes *mistakes,
-              const struct conf **ret_conf, struct err *err)
+int conf_load(const struct conf_reader *reader, const char *path, struct buf *ret_bundle,
+              struct conf_mistakes *mistakes, const struct conf **ret_conf, struct err *err)
 {
     if (!ret_bundle)
         return conf_load_with(reader, path, mistakes, ret_conf, err);

@@ -74,12 +74,13 @@ static bool server_is_loopback(const struct conf_server *server)
 static const char CERTIFICATE_HINT[] = "add certificate = \"FILE\" (and key = \"FILE\")";
 
 /* What asks for TLS, where there is none. */
-static void check_certificate(struct conf_draft *d, const struct conf_server *server, const struct conf_server_origin *origin)
+static void check_certificate(struct conf_draft *d, const struct conf_server *server,
+                              const struct conf_server_origin *origin)
 {
     const struct conf_node *node = origin->node;
     if (server->key && !server->certificate && !written(node->child, "certificate"))
-        conf_mistake_add(d->mistakes, place_of(node, "key"), "key", CERTIFICATE_HINT, "server \"%s\" has a key and no certificate",
-                         server->name);
+        conf_mistake_add(d->mistakes, place_of(node, "key"), "key", CERTIFICATE_HINT,
+                         "server \"%s\" has a key and no certificate", server->name);
     if (server->certificate || written(node->child, "certificate"))
         return;
     if (needs_tls(server->accept))
@@ -131,7 +132,8 @@ static void check_fences(struct conf_draft *d, const struct conf_host *host, con
     }
     if (host->plaintext && written(node->child, "plaintext") && bits < (v4 ? 24u : 64u))
         conf_warning_add(d->mistakes, place_of(node, "plaintext"), "plaintext", "name single devices",
-                         "plaintext = true for \"%s\": passwords of a whole network may go in clear text", host->network);
+                         "plaintext = true for \"%s\": passwords of a whole network may go in clear text",
+                         host->network);
 }
 
 static int by_network(const void *a, const void *b)
@@ -169,22 +171,25 @@ static void check_hosts(struct conf_draft *d, const struct conf_server *server, 
     for (size_t i = 1; i < n; i++) {
         const struct conf_host *a = sorted[i - 1], *b = sorted[i];
         if (a->prefix_bits == b->prefix_bits && memcmp(a->address, b->address, 16) == 0)
-            conf_mistake_add(d->mistakes, b->place, "host", "keep one of the two", "host \"%s\" was given already at %s:%u",
-                             b->network, a->place.file, a->place.line);
+            conf_mistake_add(d->mistakes, b->place, "host", "keep one of the two",
+                             "host \"%s\" was given already at %s:%u", b->network, a->place.file, a->place.line);
     }
 }
 
-static void check_server(struct conf_draft *d, const struct conf_server *server, const struct conf_server_origin *origin)
+static void check_server(struct conf_draft *d, const struct conf_server *server,
+                         const struct conf_server_origin *origin)
 {
     const struct conf_node *node = origin->node;
     check_certificate(d, server, origin);
     check_reachable_auth(d, server, node, server->accept, server->mechanisms, server->plaintext);
-    if (server->relay && !needs_auth(server->accept) && server->accept != CONF_ACCEPT_DENY && !server_is_loopback(server))
+    if (server->relay && !needs_auth(server->accept) && server->accept != CONF_ACCEPT_DENY
+        && !server_is_loopback(server))
         conf_mistake_add(d->mistakes, place_of(node, "relay"), "relay", "write relay = true into host blocks",
                          "relay = true for all hosts of server \"%s\" makes an open relay", server->name);
     if (server->plaintext && !server_is_loopback(server))
         conf_warning_add(d->mistakes, place_of(node, "plaintext"), "plaintext", "write it into host blocks",
-                         "plaintext = true for all hosts of server \"%s\": passwords may go in clear text", server->name);
+                         "plaintext = true for all hosts of server \"%s\": passwords may go in clear text",
+                         server->name);
     if (server->tls_min && strcmp(server->tls_min, "1.2") < 0)
         conf_warning_add(d->mistakes, place_of(node, "tls_min"), "tls_min", "1.2 is the default",
                          "TLS %s is broken and kept only for devices that know nothing newer", server->tls_min);
@@ -212,11 +217,14 @@ static int by_address(const void *a, const void *b)
     return x->server != y->server ? (x->server < y->server ? -1 : 1) : (int)x->kind - (int)y->kind;
 }
 
-static void add_listeners(struct conf_draft *d, size_t server, enum conf_listener_kind kind, struct listener *list, size_t *n)
+static void add_listeners(struct conf_draft *d, size_t server, enum conf_listener_kind kind, struct listener *list,
+                          size_t *n)
 {
     static const char *const names[] = { "listen", "submission", "submissions" };
     const struct conf_server *s = &d->server[server];
-    struct conf_strings strings = kind == CONF_LISTEN ? s->listen : kind == CONF_SUBMISSION ? s->submission : s->submissions;
+    struct conf_strings strings = kind == CONF_LISTEN       ? s->listen
+                                  : kind == CONF_SUBMISSION ? s->submission
+                                                            : s->submissions;
     struct conf_place place = place_of(d->server_origin[server].node, names[kind]);
     for (size_t i = 0; i < strings.n; i++) {
         struct listener *l = &list[*n];
@@ -296,7 +304,8 @@ static void check_domain_server(struct conf_draft *d, const struct conf_domain *
     if (!nearest && d->conf->n_servers == 1)
         nearest = names[0];
     conf_mistake_add(d->mistakes, place_of(node, "server"), "server",
-                     nearest ? arena_printf(d->scratch, "did you mean \"%s\"?", nearest) : "name the title of a server block",
+                     nearest ? arena_printf(d->scratch, "did you mean \"%s\"?", nearest)
+                             : "name the title of a server block",
                      "there is no server \"%s\"", domain->server);
 }
 
@@ -307,13 +316,14 @@ static void check_domain_auth(struct conf_draft *d, const struct conf_domain *do
     bool has_password = domain->password_file || written(node->child, "password_file");
     if (domain->auth && !(has_user && has_password))
         conf_mistake_add(d->mistakes, place_of(node, "auth"), has_user ? "password_file" : "user",
-                         has_user ? "add password_file = \"FILE\"" : has_password ? "add user = \"NAME\""
-                                                                    : "add user = \"NAME\" and password_file = \"FILE\"",
+                         has_user       ? "add password_file = \"FILE\""
+                         : has_password ? "add user = \"NAME\""
+                                        : "add user = \"NAME\" and password_file = \"FILE\"",
                          "auth = \"%s\" for domain \"%s\" needs a user and a password", domain->auth, domain->name);
     if (!domain->auth && !written(node->child, "auth") && (domain->user || domain->password_file))
         conf_mistake_add(d->mistakes, place_of(node, domain->user ? "user" : "password_file"), "auth",
-                         "add auth = \"PLAIN\" or another mechanism", "domain \"%s\" has a %s and no auth", domain->name,
-                         domain->user ? "user" : "password_file");
+                         "add auth = \"PLAIN\" or another mechanism", "domain \"%s\" has a %s and no auth",
+                         domain->name, domain->user ? "user" : "password_file");
     if (!domain->auth)
         return;
     if (is_clear_text(domain->auth) && domain->tls == CONF_TLS_NONE)
@@ -326,7 +336,8 @@ static void check_domain_auth(struct conf_draft *d, const struct conf_domain *do
     for (size_t i = 0; i < domain->via.n && domain->name[0] == '*'; i++)
         if (str_eq(str_of(domain->via.item[i]), STR("mx")) || str_starts(str_of(domain->via.item[i]), STR("mx:")))
             conf_mistake_add(d->mistakes, place_of(node, "auth"), "auth", "name the hosts in via",
-                             "auth with via = \"mx\" in domain \"%s\" shows the password to every mail server", domain->name);
+                             "auth with via = \"mx\" in domain \"%s\" shows the password to every mail server",
+                             domain->name);
 }
 
 /* Options that mean nothing in a domain of this kind. */
@@ -337,15 +348,17 @@ static void check_domain_strangers(struct conf_draft *d, const struct conf_domai
         for (size_t i = 0; i < sizeof of_routes / sizeof *of_routes; i++)
             for (const struct conf_node *child = node->child; child; child = child->next)
                 if (!child->is_block && str_eq(str_of(child->name), str_of(of_routes[i])))
-                    conf_mistake_add(d->mistakes, child->place, child->name, "take it out, or write via instead of deliver",
-                                     "%s belongs to a route, and domain \"%s\" has deliver", child->name, domain->name);
+                    conf_mistake_add(
+                        d->mistakes, child->place, child->name, "take it out, or write via instead of deliver",
+                        "%s belongs to a route, and domain \"%s\" has deliver", child->name, domain->name);
     for (const struct conf_node *child = node->child; child && !domain->deliver; child = child->next)
         if (!child->is_block && str_eq(str_of(child->name), STR("recipients")))
             conf_mistake_add(d->mistakes, child->place, child->name, "take it out, or write deliver instead of via",
                              "recipients belongs to a domain with deliver, and \"%s\" has none", domain->name);
 }
 
-static void check_domain(struct conf_draft *d, const struct conf_domain *domain, const struct conf_node *node, bool open)
+static void check_domain(struct conf_draft *d, const struct conf_domain *domain, const struct conf_node *node,
+                         bool open)
 {
     bool has_deliver = domain->deliver || written(node->child, "deliver");
     bool has_via = domain->via.n || (written(node->child, "via") && written(node->child, "via")->n_values);
@@ -367,7 +380,8 @@ static void check_domain(struct conf_draft *d, const struct conf_domain *domain,
     if (!domain->deliver)
         check_domain_auth(d, domain, node);
     if (domain->deliver && open && str_eq(str_of(domain->recipients), STR("any")))
-        conf_warning_add(d->mistakes, place_of(node, "recipients"), "recipients", "write recipients = \"users\" or a file",
+        conf_warning_add(d->mistakes, place_of(node, "recipients"), "recipients",
+                         "write recipients = \"users\" or a file",
                          "domain \"%s\" takes mail for any recipient from everywhere", domain->name);
 }
 
@@ -400,8 +414,9 @@ static void check_twice(struct conf_draft *d, struct named *list, size_t n, cons
             first = &list[i];
             second = &list[i - 1];
         }
-        conf_mistake_add(d->mistakes, second->place, kind, "keep one of the two", "%s \"%s\" was given already at %s:%u",
-                         kind, second->name, first->place.file, first->place.line);
+        conf_mistake_add(d->mistakes, second->place, kind, "keep one of the two",
+                         "%s \"%s\" was given already at %s:%u", kind, second->name, first->place.file,
+                         first->place.line);
     }
 }
 
@@ -430,10 +445,13 @@ static void check_top(struct conf_draft *d)
                          "add server \"mail.example.com\" { listen = {\"0.0.0.0:25\"} }", "there is no server");
     if (conf->n_domains == 0)
         conf_warning_add(d->mistakes, (struct conf_place){ conf->file, 0 }, "domain",
-                         "add domain \"example.com\" { deliver = \"maildir:/var/mail/%u\" }", "there is no domain: no mail is taken");
+                         "add domain \"example.com\" { deliver = \"maildir:/var/mail/%u\" }",
+                         "there is no domain: no mail is taken");
     if (strlen(conf->user) > 32 - strlen("-delivery"))
-        conf_mistake_add(d->mistakes, top_place(d, "user"), "user", "shorten it", "with -delivery behind it, user = \"%s\" "
-                         "is longer than 32 letters", conf->user);
+        conf_mistake_add(d->mistakes, top_place(d, "user"), "user", "shorten it",
+                         "with -delivery behind it, user = \"%s\" "
+                         "is longer than 32 letters",
+                         conf->user);
     if (conf->retry_min_s > conf->retry_max_s)
         conf_mistake_add(d->mistakes, top_place(d, "retry_min"), "retry_min", "make retry_max larger",
                          "retry_min is longer than retry_max");

@@ -21,8 +21,12 @@ static bool is_default(const struct conf_option *option, const struct conf *conf
     bool known = true;
     if (option->inherited) {
         plain.host = (struct conf_host){
-            .accept = outer->accept, .relay = outer->relay, .plaintext = outer->plaintext, .mechanisms = outer->mechanisms,
-            .line_ends = outer->line_ends, .strip_headers = outer->strip_headers,
+            .accept = outer->accept,
+            .relay = outer->relay,
+            .plaintext = outer->plaintext,
+            .mechanisms = outer->mechanisms,
+            .line_ends = outer->line_ends,
+            .strip_headers = outer->strip_headers,
         };
     } else if (option->computed) {
         const char *value = option->computed(conf, &arena);
@@ -100,7 +104,8 @@ static void text_dump(const struct dump *d, struct buf *into)
         text_options(d, CONF_DOMAIN, domain, NULL, 1, &all);
         struct str rest = buf_str(&all), line;
         while (str_cut(&rest, '\n', &line)) {
-            bool stranger = domain->deliver ? str_starts(str_trim(line), STR("tls = ")) || str_starts(str_trim(line), STR("via = "))
+            bool stranger = domain->deliver ? str_starts(str_trim(line), STR("tls = "))
+                                                  || str_starts(str_trim(line), STR("via = "))
                                             : str_starts(str_trim(line), STR("recipients = "));
             if (!stranger) {
                 buf_add(into, line);

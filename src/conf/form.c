@@ -42,7 +42,8 @@ bool form_listen(struct str value, char hint[CONF_HINT_BYTES])
     struct str host;
     if (network_address_parse(value, address)) {
         bool v4 = network_is_ipv4(address);
-        snprintf(hint, CONF_HINT_BYTES, "the port is missing: \"%s%.*s%s:25\"", v4 ? "" : "[", STR_ARG(value), v4 ? "" : "]");
+        snprintf(hint, CONF_HINT_BYTES, "the port is missing: \"%s%.*s%s:25\"", v4 ? "" : "[", STR_ARG(value),
+                 v4 ? "" : "]");
         return false;
     }
     if (network_host_port_parse(value, &host, &port) && !network_address_parse(host, address))
@@ -75,7 +76,8 @@ bool form_header(struct str value, char hint[CONF_HINT_BYTES])
         ok = ok && value.p[i] > 32 && value.p[i] < 127 && value.p[i] != ':';
         letters = letters || value.p[i] != '*';
     }
-    return (ok && letters) || wrong(hint, "write the name of a header without its colon, perhaps with *: \"X-Internal-*\"");
+    return (ok && letters)
+           || wrong(hint, "write the name of a header without its colon, perhaps with *: \"X-Internal-*\"");
 }
 
 bool form_via(struct str value, char hint[CONF_HINT_BYTES])
@@ -172,7 +174,8 @@ bool form_log_format(struct str value, char hint[CONF_HINT_BYTES])
 
 bool form_server_title(struct str value, char hint[CONF_HINT_BYTES])
 {
-    return network_is_name(value) || wrong(hint, "the title is the name that the server gives itself: server \"mail.example.com\"");
+    return network_is_name(value)
+           || wrong(hint, "the title is the name that the server gives itself: server \"mail.example.com\"");
 }
 
 bool form_domain_title(struct str value, char hint[CONF_HINT_BYTES])

@@ -39,7 +39,8 @@ bool conf_lexer_init(struct conf_lexer *l, struct arena *arena, struct conf_mist
             return false;
         }
         if ((c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f) {
-            conf_mistake_add(mistakes, place, NULL, "take it out", "a control character (0x%02x) stands in the file", c);
+            conf_mistake_add(mistakes, place, NULL, "take it out", "a control character (0x%02x) stands in the file",
+                             c);
             return false;
         }
         place.line += c == '\n';
@@ -131,11 +132,13 @@ static struct conf_token lex_string(struct conf_lexer *l, struct conf_token t)
         if (c == '\\' && quote == '"')
             c = unescape(l);
         if (c <= 0 || n == sizeof text) {
-            conf_mistake_add(l->mistakes, t.place, NULL,
-                             c <= 0 ? "there are \\\" \\\\ \\n \\t \\r and \\xHH (not \\x00); 'single quotes' take all as it is"
-                                    : "shorten it",
-                             c <= 0 ? "a backslash in a string is followed by something unknown"
-                                    : "the string is longer than %d octets", CONF_STRING_MAX);
+            conf_mistake_add(
+                l->mistakes, t.place, NULL,
+                c <= 0 ? "there are \\\" \\\\ \\n \\t \\r and \\xHH (not \\x00); 'single quotes' take all as it is"
+                       : "shorten it",
+                c <= 0 ? "a backslash in a string is followed by something unknown"
+                       : "the string is longer than %d octets",
+                CONF_STRING_MAX);
             return bad(&t);
         }
         text[n++] = (char)c;
@@ -210,8 +213,14 @@ struct conf_token conf_lexer_next(struct conf_lexer *l)
 const char *conf_token_text(struct arena *arena, const struct conf_token *token)
 {
     static const char *const fixed[] = {
-        [TOKEN_END] = "the end of the file", [TOKEN_ASSIGN] = "\"=\"", [TOKEN_APPEND] = "\"+=\"", [TOKEN_OPEN] = "\"{\"",
-        [TOKEN_CLOSE] = "\"}\"", [TOKEN_COMMA] = "a comma", [TOKEN_PAREN_OPEN] = "\"(\"", [TOKEN_PAREN_CLOSE] = "\")\"",
+        [TOKEN_END] = "the end of the file",
+        [TOKEN_ASSIGN] = "\"=\"",
+        [TOKEN_APPEND] = "\"+=\"",
+        [TOKEN_OPEN] = "\"{\"",
+        [TOKEN_CLOSE] = "\"}\"",
+        [TOKEN_COMMA] = "a comma",
+        [TOKEN_PAREN_OPEN] = "\"(\"",
+        [TOKEN_PAREN_CLOSE] = "\")\"",
         [TOKEN_BAD] = "an error",
     };
     const char *text = NULL;

@@ -103,7 +103,8 @@ static void fill_option(struct fill *f, const struct conf_node *node)
     const struct conf_option *option = conf_option_find(f->where, str_of(node->name));
     if (!option) {
         if (conf_block_find(f->where, str_of(node->name)))
-            conf_mistake_add(m, node->place, node->name, NULL, "%s is a block: %s \"title\" { … }", node->name, node->name);
+            conf_mistake_add(m, node->place, node->name, NULL, "%s is a block: %s \"title\" { … }", node->name,
+                             node->name);
         else
             unknown_name(f, node);
         return;
@@ -147,15 +148,15 @@ static bool title_is_missing(struct conf_draft *d, const struct conf_node *node,
 }
 
 /* Blocks of one kind among `first` and its siblings, in the order of the files. NULL with *ret_n 0: none. */
-static const struct conf_node **collect(struct conf_draft *d, const struct conf_node *first, const struct conf_block *block,
-                                        size_t *ret_n)
+static const struct conf_node **collect(struct conf_draft *d, const struct conf_node *first,
+                                        const struct conf_block *block, size_t *ret_n)
 {
     size_t n = 0;
     for (const struct conf_node *node = first; node; node = node->next)
         n += node->is_block && str_eq(str_of(node->name), str_of(block->name));
     if (n > CONF_BLOCKS_MAX) {
-        conf_mistake_add(d->mistakes, first->place, block->name, NULL, "there are more than %d %s blocks", CONF_BLOCKS_MAX,
-                         block->name);
+        conf_mistake_add(d->mistakes, first->place, block->name, NULL, "there are more than %d %s blocks",
+                         CONF_BLOCKS_MAX, block->name);
         n = CONF_BLOCKS_MAX;
     }
     const struct conf_node **list = arena_alloc(d->scratch, (n + 1) * sizeof *list);
@@ -180,11 +181,12 @@ static void refuse_blocks(struct fill *f, const struct conf_node *first)
                 elsewhere = &conf_blocks[i];
         if (option)
             conf_mistake_add(f->draft->mistakes, node->place, node->name,
-                             arena_printf(f->draft->scratch, "write %s = …", node->name), "%s is an option, not a block",
-                             node->name);
+                             arena_printf(f->draft->scratch, "write %s = …", node->name),
+                             "%s is an option, not a block", node->name);
         else if (elsewhere)
             conf_mistake_add(f->draft->mistakes, node->place, node->name,
-                             elsewhere->outer == CONF_TOP ? "it stands outside of all blocks" : "it stands in a server block",
+                             elsewhere->outer == CONF_TOP ? "it stands outside of all blocks"
+                                                          : "it stands in a server block",
                              "the block %s cannot stand here", node->name);
         else
             unknown_name(f, node);
@@ -224,7 +226,8 @@ static void fill_server(struct conf_draft *d, const char *main_folder, size_t i)
     d->out_of_memory = d->out_of_memory || !server->name;
     f.block = server->name;
     if (!form_server_title(node->title, hint))
-        conf_mistake_add(d->mistakes, node->place, "server", hint, "server: \"%.*s\" is not a name", STR_ARG(node->title));
+        conf_mistake_add(d->mistakes, node->place, "server", hint, "server: \"%.*s\" is not a name",
+                         STR_ARG(node->title));
     fill_options(&f, node->child);
     refuse_blocks(&f, node->child);
 
@@ -256,7 +259,8 @@ static void fill_domain(struct conf_draft *d, const char *main_folder, size_t i)
     for (; name && *name; name++)
         *name = ascii_lower(*name);
     if (!form_domain_title(node->title, hint))
-        conf_mistake_add(d->mistakes, node->place, "domain", hint, "domain: \"%.*s\" is not a domain", STR_ARG(node->title));
+        conf_mistake_add(d->mistakes, node->place, "domain", hint, "domain: \"%.*s\" is not a domain",
+                         STR_ARG(node->title));
     fill_options(&f, node->child);
     refuse_blocks(&f, node->child);
 }
@@ -279,7 +283,8 @@ static int by_name(const void *a, const void *b)
 static void finish(struct conf_draft *d)
 {
     for (size_t i = 0; i < d->conf->n_servers; i++) /* the arena's, writable until the snapshot is handed out */
-        qsort((struct conf_host *)d->server[i].host, d->server[i].n_hosts, sizeof *d->server[i].host, by_prefix_and_address);
+        qsort((struct conf_host *)d->server[i].host, d->server[i].n_hosts, sizeof *d->server[i].host,
+              by_prefix_and_address);
     qsort(d->domain, d->conf->n_domains, sizeof *d->domain, by_name);
     for (size_t i = 0; i < d->conf->n_domains; i++) /* spelled as the block spells it */
         for (size_t k = 0; d->domain[i].server && k < d->conf->n_servers; k++)
@@ -301,7 +306,9 @@ static void finish(struct conf_draft *d)
 
 static void fill_all(struct conf_draft *d, const char *main_folder)
 {
-    struct fill f = { .draft = d, .main_folder = main_folder, .where = CONF_TOP, .base = d->conf, .block = d->conf->file };
+    struct fill f = {
+        .draft = d, .main_folder = main_folder, .where = CONF_TOP, .base = d->conf, .block = d->conf->file
+    };
     size_t n_servers, n_domains;
     fill_options(&f, d->top);
     refuse_blocks(&f, d->top);
@@ -378,13 +385,15 @@ static void keep_places(struct conf_draft *d)
         qsort(s->written, s->n_written, sizeof *s->written, by_block_and_option);
 }
 
-struct conf_place conf_place_of(const struct conf *conf, const char *block, const char *option, struct conf_place otherwise)
+struct conf_place conf_place_of(const struct conf *conf, const char *block, const char *option,
+                                struct conf_place otherwise)
 {
     const struct conf_snapshot *s = (const struct conf_snapshot *)conf;
     for (int where = CONF_TOP; where < CONF_WHERES; where++) {
         struct conf_written key = { block, conf_option_find((enum conf_where)where, str_of(option)), { 0 } };
         const struct conf_written *found =
-            key.option && s->n_written ? bsearch(&key, s->written, s->n_written, sizeof key, by_block_and_option) : NULL;
+            key.option && s->n_written ? bsearch(&key, s->written, s->n_written, sizeof key, by_block_and_option)
+                                       : NULL;
         if (found)
             return found->place;
     }
@@ -435,7 +444,9 @@ static int build(const struct conf_reader *reader, const char *path, struct conf
                  struct conf_mistakes *mistakes, struct err *err)
 {
     struct conf_parser parser = { .reader = reader, .arena = scratch, .mistakes = mistakes };
-    struct conf_draft d = { .conf = &s->conf, .snapshot = s, .arena = &s->arena, .scratch = scratch, .mistakes = mistakes };
+    struct conf_draft d = {
+        .conf = &s->conf, .snapshot = s, .arena = &s->arena, .scratch = scratch, .mistakes = mistakes
+    };
     struct conf_node *top = NULL;
     const char *main_path = arena_strdup(scratch, str_of(path));
     s->conf.file = arena_strdup(&s->arena, str_of(path));
@@ -458,7 +469,8 @@ static int build(const struct conf_reader *reader, const char *path, struct conf
     if (d.out_of_memory || mistakes->out_of_memory)
         return no_memory(err, path);
     if (mistakes->n_errors)
-        return err_set(err, ERR_CONFIG, "%s: %zu mistake%s", path, mistakes->n_errors, mistakes->n_errors == 1 ? "" : "s");
+        return err_set(err, ERR_CONFIG, "%s: %zu mistake%s", path, mistakes->n_errors,
+                       mistakes->n_errors == 1 ? "" : "s");
     return 0;
 }
 

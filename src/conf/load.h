@@ -39,8 +39,8 @@ struct conf_reader {
 /* Returns 0 with a snapshot (one reference; perhaps with warnings), ERR_CONFIG with mistakes, or another
  * negative code and a text when `path` itself cannot be read or memory is out. `mistakes` has been initialised
  * by the caller. With `ret_bundle` (a buffer with cap CONF_BUNDLE_MAX, or NULL) the bundle is written too. */
-int conf_load(const struct conf_reader *reader, const char *path, struct buf *ret_bundle, struct conf_mistakes *mistakes,
-              const struct conf **ret_conf, struct err *err);
+int conf_load(const struct conf_reader *reader, const char *path, struct buf *ret_bundle,
+              struct conf_mistakes *mistakes, const struct conf **ret_conf, struct err *err);
 
 /* From the file system; see conf_load(). */
 int conf_load_file(const char *path, struct conf_mistakes *mistakes, const struct conf **ret_conf, struct err *err);

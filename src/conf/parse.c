@@ -116,7 +116,8 @@ static bool parse_option(struct conf_parser *p, struct conf_lexer *l, struct con
         return parse_list(p, l, node);
     if (t.kind == TOKEN_WORD || t.kind == TOKEN_STRING)
         return add_value(p, node, &cap, &t);
-    return unexpected(p, &t, node->name, "behind = stands a value: name = \"value\", or a list: name = { \"one\", \"two\" }");
+    return unexpected(p, &t, node->name,
+                      "behind = stands a value: name = \"value\", or a list: name = { \"one\", \"two\" }");
 }
 
 static bool parse_block(struct conf_parser *p, struct conf_lexer *l, struct conf_node *node)
@@ -201,8 +202,11 @@ static bool parse_named(struct conf_parser *p, struct conf_lexer *l, const struc
         struct conf_token open = conf_lexer_next(l);
         if (open.kind != TOKEN_OPEN) {
             take_back(into, before);
-            return unexpected(p, &open, node->name, arena_printf(p->arena, "an option is written %s = \"value\", a block "
-                              "%s \"title\" { … }", node->name, node->name));
+            return unexpected(p, &open, node->name,
+                              arena_printf(p->arena,
+                                           "an option is written %s = \"value\", a block "
+                                           "%s \"title\" { … }",
+                                           node->name, node->name));
         }
         return parse_block(p, l, node);
     }
@@ -257,7 +261,8 @@ static bool may_include(struct conf_parser *p, const char *path, struct conf_pla
     return true;
 }
 
-static bool read_file(struct conf_parser *p, const char *path, struct conf_place from, struct buf *text, struct err *err)
+static bool read_file(struct conf_parser *p, const char *path, struct conf_place from, struct buf *text,
+                      struct err *err)
 {
     struct err why = { 0 };
     int rc = p->reader->read(p->reader->ctx, path, text, &why);

@@ -79,7 +79,8 @@ const struct conf_option conf_schema[] = {
       .example = "\"syslog\"", .help = "Where events and delivery lines go:\nstderr, syslog, journal, or a file." },
     { .name = "log_format", .type = CONF_STRING, .offset = TOP(log_format), .fallback = "text", .form = form_log_format,
       .example = "\"json\"", .help = "text, or json for one JSON object a line." },
-    { .name = "session_log", .type = CONF_PATH, .offset = TOP(session_log), .example = "\"/var/log/postern/sessions.jsonl\"",
+    { .name = "session_log", .type = CONF_PATH, .offset = TOP(session_log),
+      .example = "\"/var/log/postern/sessions.jsonl\"",
       .help = "A file that gets one JSON object a line for every session." },
     { .name = "session_log_days", .type = CONF_NUMBER, .offset = TOP(session_log_days), .fallback = "90", .min = 1,
       .max = 36500, .help = "How many days of the session log are kept." },
@@ -93,7 +94,8 @@ const struct conf_option conf_schema[] = {
       .help = "A message with more Received lines than this is taken for a loop." },
     { .name = "max_sessions", .type = CONF_NUMBER, .offset = TOP(max_sessions), .fallback = "10000", .max = 1000000,
       .help = "Sessions at the same time, in all; 0 for no limit." },
-    { .name = "max_sessions_per_address", .type = CONF_NUMBER, .offset = TOP(max_sessions_per_address), .fallback = "100",
+    { .name = "max_sessions_per_address", .type = CONF_NUMBER, .offset = TOP(max_sessions_per_address),
+      .fallback = "100",
       .max = 1000000, .help = "Sessions at the same time from one address (IPv6: one /64); 0 for no limit." },
     { .name = "max_commands", .type = CONF_NUMBER, .offset = TOP(max_commands), .fallback = "100000", .max = 100000000,
       .help = "Commands in one session; 0 for no limit." },
@@ -105,19 +107,24 @@ const struct conf_option conf_schema[] = {
       .max = 1 * GIB, .help = "The longest line of a message, with its line end.\nRFC 5321 promises 1000 octets." },
     { .name = "command_timeout", .type = CONF_DURATION, .offset = TOP(command_timeout_s), .fallback = "5m", .min = 1,
       .max = DAY, .help = "How long a client may be silent between commands." },
-    { .name = "data_timeout", .type = CONF_DURATION, .offset = TOP(data_timeout_s), .fallback = "5m", .min = 1, .max = DAY,
+    { .name = "data_timeout", .type = CONF_DURATION, .offset = TOP(data_timeout_s), .fallback = "5m", .min = 1,
+      .max = DAY,
       .help = "How long a client may be silent within a message." },
     { .name = "session_timeout", .type = CONF_DURATION, .offset = TOP(session_timeout_s), .fallback = "2h", .min = 0,
       .max = 7 * DAY, .help = "How long a session may last; 0 for no limit." },
 
     /* Authentication. */
     { .name = "auth_line_max", .type = CONF_SIZE, .offset = TOP(auth_line_max), .fallback = "96K", .min = 1 * KIB,
-      .max = 1 * MIB, .help = "The longest line within AUTH.\n"
-              "Kerberos tickets of large organisations need more than RFC 4954's\n12,288 octets." },
+      .max = 1 * MIB,
+      .help = "The longest line within AUTH.\nKerberos tickets of large organisations need more than RFC 4954's\n"
+              "12,288 octets." },
     { .name = "auth_memory", .type = CONF_SIZE, .offset = TOP(auth_memory), .fallback = "64M", .min = 1 * MIB,
-      .max = 64 * GIB, .help = "What all AUTH lines of all sessions may occupy together.\nBeyond it AUTH is answered with 454." },
-    { .name = "auth_failure_limit", .type = CONF_NUMBER, .offset = TOP(auth_failure_limit), .fallback = "20", .max = 60000,
-      .help = "After this many failures within ten minutes an address is locked out until\nfewer remain within the last ten minutes; "
+      .max = 64 * GIB,
+      .help = "What all AUTH lines of all sessions may occupy together.\nBeyond it AUTH is answered with 454." },
+    { .name = "auth_failure_limit", .type = CONF_NUMBER, .offset = TOP(auth_failure_limit), .fallback = "20",
+      .max = 60000,
+      .help = "After this many failures within ten minutes an address is locked out until\n"
+              "fewer remain within the last ten minutes; "
               "0 for no limit." },
     { .name = "auth_cache", .type = CONF_DURATION, .offset = TOP(auth_cache_s), .fallback = "1m", .min = 0, .max = HOUR,
       .help = "How long a verified password is remembered, as a keyed digest in memory; 0 for not at all." },
@@ -133,15 +140,18 @@ const struct conf_option conf_schema[] = {
     /* Delivery. */
     { .name = "connect_timeout", .type = CONF_DURATION, .offset = TOP(connect_timeout_s), .fallback = "30s", .min = 1,
       .max = HOUR, .help = "How long to wait for a connection to a next hop." },
-    { .name = "reply_timeout", .type = CONF_DURATION, .offset = TOP(reply_timeout_s), .fallback = "5m", .min = 1, .max = DAY,
+    { .name = "reply_timeout", .type = CONF_DURATION, .offset = TOP(reply_timeout_s), .fallback = "5m", .min = 1,
+      .max = DAY,
       .help = "How long to wait for a reply of a next hop; twice as long after the end of a message." },
     { .name = "retry_min", .type = CONF_DURATION, .offset = TOP(retry_min_s), .fallback = "1m", .min = 1, .max = DAY,
       .help = "The wait before the second attempt; each further wait is about twice as long." },
-    { .name = "retry_max", .type = CONF_DURATION, .offset = TOP(retry_max_s), .fallback = "1h", .min = 1, .max = 7 * DAY,
+    { .name = "retry_max", .type = CONF_DURATION, .offset = TOP(retry_max_s), .fallback = "1h", .min = 1,
+      .max = 7 * DAY,
       .help = "The longest wait between attempts." },
     { .name = "expire_after", .type = CONF_DURATION, .offset = TOP(expire_after_s), .fallback = "5d", .min = 1,
       .max = 365 * DAY, .help = "After this time without success a message goes back to its sender." },
-    { .name = "bounce_expire_after", .type = CONF_DURATION, .offset = TOP(bounce_expire_after_s), .fallback = "2d", .min = 1,
+    { .name = "bounce_expire_after", .type = CONF_DURATION, .offset = TOP(bounce_expire_after_s), .fallback = "2d",
+      .min = 1,
       .max = 365 * DAY, .help = "The same for messages without a sender: they are dropped, with an event." },
     { .name = "delay_notice", .type = CONF_DURATION, .offset = TOP(delay_notice_s), .fallback = "4h", .min = 0,
       .max = 365 * DAY, .help = "After this time the sender is told, once, that delivery is delayed; 0 for never." },
@@ -149,15 +159,18 @@ const struct conf_option conf_schema[] = {
     /* server */
     { .where = CONF_SERVER, .name = "listen", .type = CONF_STRINGS, .offset = SERVER(listen), .form = form_listen,
       .example = "{\"0.0.0.0:25\", \"[::]:25\"}", .help = "Addresses and ports for SMTP; STARTTLS is offered." },
-    { .where = CONF_SERVER, .name = "submission", .type = CONF_STRINGS, .offset = SERVER(submission), .form = form_listen,
+    { .where = CONF_SERVER, .name = "submission", .type = CONF_STRINGS, .offset = SERVER(submission),
+      .form = form_listen,
       .example = "{\"0.0.0.0:587\"}", .help = "Addresses and ports for submission; authentication is required." },
-    { .where = CONF_SERVER, .name = "submissions", .type = CONF_STRINGS, .offset = SERVER(submissions), .form = form_listen,
+    { .where = CONF_SERVER, .name = "submissions", .type = CONF_STRINGS, .offset = SERVER(submissions),
+      .form = form_listen,
       .example = "{\"0.0.0.0:465\"}",
       .help = "Addresses and ports for submission with TLS from the first octet; authentication is required." },
     { .where = CONF_SERVER, .name = "certificate", .type = CONF_PATH, .offset = SERVER(certificate),
       .example = "\"/etc/postern/mail.pem\"",
       .help = "The certificate in PEM, with the chain behind it.\nWithout one there is no TLS." },
-    { .where = CONF_SERVER, .name = "key", .type = CONF_PATH, .offset = SERVER(key), .example = "\"/etc/postern/mail.key\"",
+    { .where = CONF_SERVER, .name = "key", .type = CONF_PATH, .offset = SERVER(key),
+      .example = "\"/etc/postern/mail.key\"",
       .fallback_text = "the file of the certificate", .help = "The private key in PEM." },
     { .where = CONF_SERVER, .name = "tls_min", .type = CONF_STRING, .offset = SERVER(tls_min), .fallback = "1.2",
       .form = form_tls_min, .help = "The oldest version of TLS that is spoken: 1.0, 1.1, 1.2 or 1.3." },
@@ -170,14 +183,17 @@ const struct conf_option conf_schema[] = {
       .help = "What a connecting host must bring before it may send mail: any (nothing), auth, tls, auth+tls;\n"
               "deny answers everything with 521." },
     { .where = CONF_SERVER, .name = "relay", .type = CONF_BOOL, .offset = SERVER(relay), .fallback = "false",
-      .help = "May hosts send to domains that are not ours without authentication?\nFor all hosts this makes an open relay, "
+      .help = "May hosts send to domains that are not ours without authentication?\n"
+              "For all hosts this makes an open relay, "
               "which is refused." },
     { .where = CONF_SERVER, .name = "plaintext", .type = CONF_BOOL, .offset = SERVER(plaintext), .fallback = "false",
       .help = "May PLAIN and LOGIN be used without TLS?\nBetter said for single hosts." },
     { .where = CONF_SERVER, .name = "line_ends", .type = CONF_CHOICE, .offset = SERVER(line_ends), .fallback = "strict",
       .choices = line_ends_names,
-      .help = "strict refuses a bare CR or LF; repair turns a bare LF within a message into CRLF.\nIt never ends the message." },
-    { .where = CONF_SERVER, .name = "strip_headers", .type = CONF_STRINGS, .offset = SERVER(strip_headers), .form = form_header,
+      .help = "strict refuses a bare CR or LF; repair turns a bare LF within a message into CRLF.\n"
+              "It never ends the message." },
+    { .where = CONF_SERVER, .name = "strip_headers", .type = CONF_STRINGS, .offset = SERVER(strip_headers),
+      .form = form_header,
       .example = "{\"X-MS-Exchange-Organization-*\"}", .help = "Header fields to take out of what comes in." },
     { .where = CONF_SERVER, .name = "protocol_log", .type = CONF_PATH, .offset = SERVER(protocol_log),
       .example = "\"/var/log/postern/mail.log\"",
@@ -186,7 +202,8 @@ const struct conf_option conf_schema[] = {
     /* host: what is left out is the server's */
     { .where = CONF_HOST, .name = "accept", .type = CONF_CHOICE, .offset = HOST(accept), .inherited = true,
       .choices = accept_names, .example = "\"auth+tls\"", .help = "As in the server." },
-    { .where = CONF_HOST, .name = "relay", .type = CONF_BOOL, .offset = HOST(relay), .inherited = true, .example = "true",
+    { .where = CONF_HOST, .name = "relay", .type = CONF_BOOL, .offset = HOST(relay), .inherited = true,
+      .example = "true",
       .help = "May these hosts send to domains that are not ours without authentication?" },
     { .where = CONF_HOST, .name = "plaintext", .type = CONF_BOOL, .offset = HOST(plaintext), .inherited = true,
       .example = "true", .help = "May these hosts use PLAIN and LOGIN without TLS?\nFor old devices." },
@@ -194,7 +211,8 @@ const struct conf_option conf_schema[] = {
       .upper = true, .form = form_mechanism, .example = "{\"LOGIN\"}", .help = "As in the server." },
     { .where = CONF_HOST, .name = "line_ends", .type = CONF_CHOICE, .offset = HOST(line_ends), .inherited = true,
       .choices = line_ends_names, .example = "\"repair\"", .help = "As in the server." },
-    { .where = CONF_HOST, .name = "strip_headers", .type = CONF_STRINGS, .offset = HOST(strip_headers), .inherited = true,
+    { .where = CONF_HOST, .name = "strip_headers", .type = CONF_STRINGS, .offset = HOST(strip_headers),
+      .inherited = true,
       .form = form_header, .example = "{\"X-MS-Exchange-Organization-*\"}", .help = "As in the server." },
 
     /* domain */
@@ -205,16 +223,20 @@ const struct conf_option conf_schema[] = {
               "%u is the local part in lower case,\n%d the domain and\n%a the address." },
     { .where = CONF_DOMAIN, .name = "recipients", .type = CONF_PATH, .offset = DOMAIN(recipients), .fallback = "any",
       .form = form_recipients, .example = "\"users\"",
-      .help = "Who exists in a domain of ours: any, users (the user store), or a file with one address or local part a line.\n"
+      .help = "Who exists in a domain of ours: any, users (the user store), or a file with one address or local "
+              "part a line.\n"
               "Others are refused with 550 5.1.1." },
     { .where = CONF_DOMAIN, .name = "via", .type = CONF_STRINGS, .offset = DOMAIN(via), .form = form_via,
       .example = "{\"smtp.example.com:587\"}",
-      .help = "The domain is a route: next hops, tried in this order, as HOST, HOST:PORT, or mx or mx:PORT for what DNS names.\n"
+      .help = "The domain is a route: next hops, tried in this order, as HOST, HOST:PORT, or mx or mx:PORT for what "
+              "DNS names.\n"
               "Mail to it needs the right to relay." },
     { .where = CONF_DOMAIN, .name = "tls", .type = CONF_CHOICE, .offset = DOMAIN(tls), .fallback = "opportunistic",
       .choices = tls_names,
-      .help = "TLS towards the next hop: none, opportunistic, require, or verify (its name and the chain of its certificate)." },
-    { .where = CONF_DOMAIN, .name = "auth", .type = CONF_STRING, .offset = DOMAIN(auth), .upper = true, .form = form_mechanism,
+      .help = "TLS towards the next hop: none, opportunistic, require, or verify (its name and the chain of its "
+              "certificate)." },
+    { .where = CONF_DOMAIN, .name = "auth", .type = CONF_STRING, .offset = DOMAIN(auth), .upper = true,
+      .form = form_mechanism,
       .example = "\"PLAIN\"", .help = "The mechanism to log in with at the next hop." },
     { .where = CONF_DOMAIN, .name = "user", .type = CONF_STRING, .offset = DOMAIN(user), .form = form_any,
       .example = "\"relay\"", .help = "The name to log in with." },
@@ -231,19 +253,24 @@ const size_t conf_schema_n = sizeof conf_schema / sizeof *conf_schema;
 
 const struct conf_block conf_blocks[] = {
     { .name = "server", .outer = CONF_TOP, .where = CONF_SERVER, .item_bytes = sizeof(struct conf_server),
-      .name_offset = SERVER(name), .place_offset = SERVER(place), .list_offset = TOP(server), .count_offset = TOP(n_servers),
+      .name_offset = SERVER(name), .place_offset = SERVER(place), .list_offset = TOP(server),
+      .count_offset = TOP(n_servers),
       .title = "NAME",
       .help = "A virtual server: an identity of its own, with a name, ports, a certificate and rules.\n"
-              "Several may share an address and a port: the name that the client asks for in TLS decides, otherwise the first." },
+              "Several may share an address and a port: the name that the client asks for in TLS decides, otherwise "
+              "the first." },
     { .name = "host", .outer = CONF_SERVER, .where = CONF_HOST, .item_bytes = sizeof(struct conf_host),
-      .name_offset = HOST(network), .place_offset = HOST(place), .list_offset = SERVER(host), .count_offset = SERVER(n_hosts),
+      .name_offset = HOST(network), .place_offset = HOST(place), .list_offset = SERVER(host),
+      .count_offset = SERVER(n_hosts),
       .title = "NETWORK",
       .help = "Rules for an address or a network, within a server.\nThe most specific network wins.\n"
               "What is left out is as in the server." },
     { .name = "domain", .outer = CONF_TOP, .where = CONF_DOMAIN, .item_bytes = sizeof(struct conf_domain),
-      .name_offset = DOMAIN(name), .place_offset = DOMAIN(place), .list_offset = TOP(domain), .count_offset = TOP(n_domains),
+      .name_offset = DOMAIN(name), .place_offset = DOMAIN(place), .list_offset = TOP(domain),
+      .count_offset = TOP(n_domains),
       .title = "DOMAIN",
-      .help = "Where mail for a domain goes.\nThe title is a domain, *.DOMAIN for every domain below one, or * for all others.\n"
+      .help = "Where mail for a domain goes.\n"
+              "The title is a domain, *.DOMAIN for every domain below one, or * for all others.\n"
               "A domain has either\n.Ic deliver\nor\n.Ic via ." },
 };
 const size_t conf_blocks_n = sizeof conf_blocks / sizeof *conf_blocks;

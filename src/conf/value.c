@@ -3,7 +3,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-static bool fail(struct conf_value_error *e, const char *hint, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static bool fail(struct conf_value_error *e, const char *hint, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 static bool fail(struct conf_value_error *e, const char *hint, const char *fmt, ...)
 {
     va_list args;
@@ -24,7 +25,9 @@ struct unit {
     const char *name;
     uint64_t factor;
 };
-static const struct unit size_units[] = { { "G", 1 << 30 }, { "M", 1 << 20 }, { "K", 1 << 10 }, { "", 1 }, { NULL, 0 } };
+static const struct unit size_units[] = {
+    { "G", 1 << 30 }, { "M", 1 << 20 }, { "K", 1 << 10 }, { "", 1 }, { NULL, 0 }
+};
 static const struct unit time_units[] = { { "w", 604800 }, { "d", 86400 }, { "h", 3600 },
                                           { "m", 60 },     { "s", 1 },     { NULL, 0 } };
 

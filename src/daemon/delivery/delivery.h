@@ -89,7 +89,7 @@ struct outcome {
 struct way {
     const char *program;               /* in the log: "smtp", "lmtp", "local", "discard" */
     const char *relay, *remote_name, *tls, *auth;
-    const char *tls_short;             /* in the log: "TLSv1.3/verified" */
+    const char *tls_short;             /* in the log: "TLSv1.3/verified"; NULL: there was no session */
     bool hop_failed;
 };
 
@@ -219,7 +219,9 @@ struct conn {
     char mechanism[64];
     char relay[DELIVERY_RELAY_BYTES], tls_text[160], tls_short[64];
     bool refused_for_good;             /* 521 (RFC 7504) */
-    char failure_dsn[SMTP_REPLY_ENHANCED_BYTES], failure_text[1400]; /* of the address that was tried last */
+    /* Of the address that came furthest: a server that refused us tells more than one that is not there. */
+    unsigned failure_rank;
+    char failure_dsn[SMTP_REPLY_ENHANCED_BYTES], failure_text[1400], failure_relay[DELIVERY_RELAY_BYTES];
     struct outcome *outcome;           /* as many as rcpt */
 };
 

@@ -158,15 +158,20 @@ static void log_outcomes(struct job *job, const struct way *way, const struct ou
     job_seconds(setup_ms - job->taken_ms, part[1]);
     job_seconds(ready_ms - setup_ms, part[2]);
     job_seconds(now_ms - ready_ms, part[3]);
+    /* Between delays= and dsn= pflogsumm takes no further name, and line patterns want the parenthesis to end the
+     * line: what the connection was stands within it. */
+    char session[160] = "";
+    if (way->tls_short)
+        snprintf(session, sizeof session, "; tls=%s auth=%s", or_none(way->tls_short), or_none(way->auth));
     for (size_t i = 0; i < job->n_recipients; i++) {
         const struct outcome *o = &outcome[n == 1 ? 0 : i];
         struct str text = o->text.n ? o->text : o->reply;
         struct str address = job_recipient(job, i)->address;
         log_mail(job->delivery->ctx->log, LOG_LEVEL_INFO, way->program,
-                 "%s: to=<%.*s>, relay=%s, delay=%s, delays=%s/%s/%s/%s, tls=%s, auth=%s, dsn=%s, status=%s (%.*s)",
+                 "%s: to=<%.*s>, relay=%s, delay=%s, delays=%s/%s/%s/%s, dsn=%s, status=%s (%.*s%s)",
                  job->qid, STR_ARG(address), or_none(way->relay), delay, part[0], part[1], part[2], part[3],
-                 or_none(way->tls_short), or_none(way->auth), o->dsn, status[o->status],
-                 text.n > REPLY_MAX_BYTES + 256 ? REPLY_MAX_BYTES + 256 : (int)text.n, text.n ? text.p : "");
+                 o->dsn, status[o->status], text.n > REPLY_MAX_BYTES + 256 ? REPLY_MAX_BYTES + 256 : (int)text.n,
+                 text.n ? text.p : "", session);
     }
 }
 

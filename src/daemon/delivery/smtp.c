@@ -28,7 +28,8 @@ struct way conn_way(const struct conn *conn)
     if (!way.remote_name && conn->at < conn->n_candidates)
         way.remote_name = conn->candidate[conn->at].host;
     way.tls = conn->tls_text;
-    way.tls_short = conn->tls_short;
+    if (conn->client)
+        way.tls_short = conn->tls_short;
     return way;
 }
 
@@ -67,6 +68,8 @@ static void setup_failed(struct conn *conn, bool permanent)
     struct hop *hop = conn->hop;
     struct way way = conn_way(conn);
     way.hop_failed = true;
+    if (conn->failure_rank)
+        way.relay = conn->failure_relay;
     struct outcome outcome = { .status = permanent ? IPC_STATUS_BOUNCED : IPC_STATUS_DEFERRED,
                                .reply = str_of(conn->failure_text) };
     str_copy(str_of(conn->failure_dsn), outcome.dsn, sizeof outcome.dsn);
@@ -86,6 +89,11 @@ static void try_candidate(struct conn *conn);
 
 static void failure(struct conn *conn, const char *dsn, const char *fmt, va_list args)
 {
+    unsigned rank = conn->state == CONN_SETUP ? 2 : 1;
+    if (rank < conn->failure_rank)
+        return;
+    conn->failure_rank = rank;
+    memcpy(conn->failure_relay, conn->relay, sizeof conn->failure_relay);
     str_copy(str_of(dsn), conn->failure_dsn, sizeof conn->failure_dsn);
     vsnprintf(conn->failure_text, sizeof conn->failure_text, fmt, args);
 }
@@ -135,6 +143,7 @@ static void try_candidate(struct conn *conn)
 {
     struct err err;
     name_relay(conn);
+    conn->state = CONN_CONNECTING;
     if (conn_connect(conn, &err) < 0)
         conn_fail(conn, true, "4.4.1", "%s", err_text(&err));
     else

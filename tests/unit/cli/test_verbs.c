@@ -152,7 +152,8 @@ static void test_files(void **state)
     str_copy(str_of(path_of("files.conf")), kept, sizeof kept);
     snprintf(text, sizeof text, "%s%s", good_conf(),
              "domain \"e.test\" { deliver = \"discard\"\n recipients = \"./list\" }\n"
-             "domain \"f.test\" { via = \"h.test\" tls = \"verify\" auth = \"PLAIN\" user = \"u\"\n password_file = \"pw\" }\n");
+             "domain \"f.test\" { via = \"h.test\" tls = \"verify\" auth = \"PLAIN\" user = \"u\"\n password_file = "
+             "\"pw\" }\n");
     write_file("files.conf", text, 0644);
     write_file("c.pem", "-----BEGIN PRIVATE KEY-----\n", 0600);
     write_file("list", "alice\nbob bob\n", 0644);

@@ -108,7 +108,8 @@ static const struct memory_file several[] = {
 static void test_includes(void **state)
 {
     const struct memory_file files[] = {
-        several[0], several[1], several[2], { several[3].path, "\nhost \"10.0.0.0/8\" { mechanisms = \"login\" }\nhost \"10.1.1.1\" { }\n" },
+        several[0], several[1],
+        several[2], { several[3].path, "\nhost \"10.0.0.0/8\" { mechanisms = \"login\" }\nhost \"10.1.1.1\" { }\n" },
         several[4], { NULL, NULL },
     };
     const struct conf *conf = memory_load(files);
@@ -146,7 +147,8 @@ static void test_append(void **state)
     assert_string_equal(got, "etc/conf.d/../hosts.inc:2: mechanisms: \"LOGIN\" stands here twice, once is enough\n");
     free(got);
     const struct memory_file files[] = {
-        { "f", "server \"s\" { listen = \"127.0.0.1:1\" listen += {\"127.0.0.1:2\", \"127.0.0.1:3\"} }\ndomain \"d\" { via=mx }" },
+        { "f", "server \"s\" { listen = \"127.0.0.1:1\" listen += {\"127.0.0.1:2\", \"127.0.0.1:3\"} }\ndomain \"d\" "
+               "{ via=mx }" },
         { NULL, NULL },
     };
     const struct conf *conf = memory_load(files);
@@ -192,13 +194,16 @@ static void test_round_trip(void **state)
     conf_unref(&conf);
     conf_mistakes_done(&m);
     const struct memory_file odd[] = {
-        { "f", "postmaster = \"a@b.test\" spool = 'sp \"ace\\' retry_min = 61s auth_cache = 0 max_message_size = 1025\n"
-               "server \"s.test\" { listen = {} mechanisms = {} strip_headers = {\"X-*\", 'Y-\"q'} submission = \"127.0.0.1:587\""
-               " certificate = c host \"::/0\" { mechanisms = {\"PLAIN\"} strip_headers = {} line_ends = repair }"
-               " host \"10.0.0.0/8\" { accept = deny } }\n"
-               "domain \"*.d.test\" { deliver = \"lmtp:/run/x y\" recipients = ./r concurrency = 3 }\n"
-               "domain \"e.test\" { via = {\"mx:26\", \"[::1]\", \"1.2.3.4:5\", \"::1\"} tls = require auth = plain user = \"\xc3\xa4\" "
-               "password_file = p }" },
+        { "f",
+          "postmaster = \"a@b.test\" spool = 'sp \"ace\\' retry_min = 61s auth_cache = 0 max_message_size = 1025\n"
+          "server \"s.test\" { listen = {} mechanisms = {} strip_headers = {\"X-*\", 'Y-\"q'} submission = "
+          "\"127.0.0.1:587\""
+          " certificate = c host \"::/0\" { mechanisms = {\"PLAIN\"} strip_headers = {} line_ends = repair }"
+          " host \"10.0.0.0/8\" { accept = deny } }\n"
+          "domain \"*.d.test\" { deliver = \"lmtp:/run/x y\" recipients = ./r concurrency = 3 }\n"
+          "domain \"e.test\" { via = {\"mx:26\", \"[::1]\", \"1.2.3.4:5\", \"::1\"} tls = require auth = plain user "
+          "= \"\xc3\xa4\" "
+          "password_file = p }" },
         { NULL, NULL },
     };
     conf = memory_load(odd);
@@ -210,7 +215,8 @@ static void test_round_trip(void **state)
 static void test_json_dump(void **state)
 {
     const struct memory_file files[] = {
-        { "f", "max_hops = 30 retry_min = 2m server \"s\" { listen = \"127.0.0.1:1\" host \"10.0.0.0/8\" { relay = yes } }\n"
+        { "f", "max_hops = 30 retry_min = 2m server \"s\" { listen = \"127.0.0.1:1\" host \"10.0.0.0/8\" { relay = "
+               "yes } }\n"
                "domain \"d\" { via=mx }" },
         { NULL, NULL },
     };
@@ -221,10 +227,12 @@ static void test_json_dump(void **state)
     for (const char *c = text; *c; c++)
         if (*c != ' ' && *c != '\n')
             buf_add_char(&flat, *c);
-    assert_string_equal(buf_cstr(&flat),
-                        "{\"max_hops\":30,\"retry_min\":120,\"file\":\"f\",\"servers\":[{\"name\":\"s\",\"file\":\"f\",\"line\":1,"
-                        "\"listen\":[\"127.0.0.1:1\"],\"hosts\":[{\"network\":\"10.0.0.0/8\",\"file\":\"f\",\"line\":1,\"relay\":true}]}],"
-                        "\"domains\":[{\"name\":\"d\",\"file\":\"f\",\"line\":2,\"via\":[\"mx\"]}]}");
+    assert_string_equal(
+        buf_cstr(&flat),
+        "{\"max_hops\":30,\"retry_min\":120,\"file\":\"f\",\"servers\":[{\"name\":\"s\",\"file\":\"f\",\"line\":1,"
+        "\"listen\":[\"127.0.0.1:1\"],\"hosts\":[{\"network\":\"10.0.0.0/"
+        "8\",\"file\":\"f\",\"line\":1,\"relay\":true}]}],"
+        "\"domains\":[{\"name\":\"d\",\"file\":\"f\",\"line\":2,\"via\":[\"mx\"]}]}");
     buf_done(&flat);
     free(text);
     text = dump(conf, CONF_DUMP_JSON);
@@ -237,7 +245,8 @@ static void test_json_dump(void **state)
 static void test_bundle(void **state)
 {
     const struct memory_file files[] = {
-        several[0], several[1], several[2], { several[3].path, "host \"10.0.0.0/8\" { }\n" }, several[4], { NULL, NULL },
+        several[0], several[1],     several[2], { several[3].path, "host \"10.0.0.0/8\" { }\n" },
+        several[4], { NULL, NULL },
     };
     struct conf_reader reader = memory_reader(files);
     struct conf_mistakes m;
@@ -298,7 +307,10 @@ static void test_depth(void **state)
     char *got = memory_check(files);
     assert_non_null(strstr(got, "k:2: files include files more than 10 deep\n"));
     free(got);
-    struct memory_file deep[] = { { "f", "a \"1\" { b \"2\" { c \"3\" { d \"4\" { e \"5\" { f \"6\" { g \"7\" { h \"8\" { i \"9\" {" }, { NULL, NULL } };
+    struct memory_file deep[] = {
+        { "f", "a \"1\" { b \"2\" { c \"3\" { d \"4\" { e \"5\" { f \"6\" { g \"7\" { h \"8\" { i \"9\" {" },
+        { NULL, NULL }
+    };
     got = memory_check(deep);
     assert_non_null(strstr(got, "blocks stand in blocks more than 8 deep"));
     free(got);

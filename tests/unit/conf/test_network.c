@@ -9,7 +9,10 @@
 static void test_address(void **state)
 {
     static const char *const good[][2] = {
-        { "10.0.0.1", "10.0.0.1" }, { "::1", "::1" }, { "2001:DB8:0:0::1", "2001:db8::1" }, { "::ffff:1.2.3.4", "1.2.3.4" },
+        { "10.0.0.1", "10.0.0.1" },
+        { "::1", "::1" },
+        { "2001:DB8:0:0::1", "2001:db8::1" },
+        { "::ffff:1.2.3.4", "1.2.3.4" },
     };
     static const char *const bad[] = { "", "10.0.0", "10.0.0.256", "010.0.0.1", "[::1]", "::1%lo", "1.2.3.4 ", "host" };
     unsigned char address[16];
@@ -59,8 +62,10 @@ static void test_network(void **state)
 
 static void test_listen(void **state)
 {
-    static const char *const bad[] = { "", ":25", "10.0.0.1", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:65536", "::1:25", "[::1]",
-                                       "[::1]25", "[10.0.0.1]:25", "host:25", "[::1:25", "10.0.0.1:25x" };
+    static const char *const bad[] = {
+        "",      ":25",     "10.0.0.1",      "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:65536", "::1:25",
+        "[::1]", "[::1]25", "[10.0.0.1]:25", "host:25",   "[::1:25",    "10.0.0.1:25x"
+    };
     unsigned char address[16];
     uint16_t port;
     assert_true(network_listen_parse(STR("10.0.0.1:25"), address, &port));
@@ -78,13 +83,27 @@ static void test_host_port(void **state)
         const char *text, *host;
         uint16_t port;
     } rows[] = {
-        { "mx", "mx", 0 },           { "mx:2526", "mx", 2526 },     { "smtp.partner.example:587", "smtp.partner.example", 587 },
-        { "10.0.0.1", "10.0.0.1", 0 }, { "10.0.0.1:26", "10.0.0.1", 26 }, { "[::1]:26", "::1", 26 },
-        { "::1", "::1", 0 },         { "[::1]", "::1", 0 },         { "a_b.example", "a_b.example", 0 },
-        { "", NULL, 0 },             { "host:", NULL, 0 },          { "host:0", NULL, 0 },
-        { "host:70000", NULL, 0 },   { "a..b", NULL, 0 },           { "-a", NULL, 0 },
-        { "a b", NULL, 0 },          { "10.0.0.300", NULL, 0 },     { "host.", NULL, 0 },
-        { "[host]:25", NULL, 0 },    { "::1:99999x", NULL, 0 },     { "a.b:25:26", NULL, 0 },
+        { "mx", "mx", 0 },
+        { "mx:2526", "mx", 2526 },
+        { "smtp.partner.example:587", "smtp.partner.example", 587 },
+        { "10.0.0.1", "10.0.0.1", 0 },
+        { "10.0.0.1:26", "10.0.0.1", 26 },
+        { "[::1]:26", "::1", 26 },
+        { "::1", "::1", 0 },
+        { "[::1]", "::1", 0 },
+        { "a_b.example", "a_b.example", 0 },
+        { "", NULL, 0 },
+        { "host:", NULL, 0 },
+        { "host:0", NULL, 0 },
+        { "host:70000", NULL, 0 },
+        { "a..b", NULL, 0 },
+        { "-a", NULL, 0 },
+        { "a b", NULL, 0 },
+        { "10.0.0.300", NULL, 0 },
+        { "host.", NULL, 0 },
+        { "[host]:25", NULL, 0 },
+        { "::1:99999x", NULL, 0 },
+        { "a.b:25:26", NULL, 0 },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct str host;

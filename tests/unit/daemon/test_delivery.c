@@ -17,6 +17,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <openssl/ssl.h>
+
+#include "../keystore/fixture.h"
 #include "conf/load.h"
 #include "daemon/delivery/delivery.h"
 #include "io/now.h"
@@ -33,12 +36,14 @@ enum mode {
     HOP_GREETS_554,
     HOP_BROKEN_TLS,       /* offers STARTTLS, then talks nonsense */
     HOP_WANTS_LOGIN,
+    HOP_TLS,
 };
 
 struct hop_server {
     enum mode mode;
     int fd;
     uint16_t port;
+    SSL_CTX *tls;
     atomic_uint connections, messages, tls_tries;
     char last[200 * 1024];
     size_t last_bytes;
@@ -47,8 +52,36 @@ struct hop_server {
 struct hop_connection {
     struct hop_server *server;
     FILE *in, *out;
+    int fd;
+    SSL *tls;
     unsigned n_accepted;
 };
+
+static ssize_t tls_get(void *cookie, char *p, size_t n)
+{
+    int got = SSL_read(cookie, p, (int)n);
+    return got > 0 ? got : 0;
+}
+
+static ssize_t tls_put(void *cookie, const char *p, size_t n)
+{
+    int put = SSL_write(cookie, p, (int)n);
+    return put > 0 ? put : 0;
+}
+
+/* From here on the lines go through TLS. */
+static bool start_tls(struct hop_connection *c)
+{
+    c->tls = SSL_new(c->server->tls);
+    SSL_set_fd(c->tls, c->fd);
+    if (SSL_accept(c->tls) != 1)
+        return false;
+    fclose(c->in);
+    fclose(c->out);
+    c->in = fopencookie(c->tls, "r", (cookie_io_functions_t){ .read = tls_get });
+    c->out = fopencookie(c->tls, "w", (cookie_io_functions_t){ .write = tls_put });
+    return true;
+}
 
 static void say(struct hop_connection *c, const char *text)
 {
@@ -88,7 +121,7 @@ static void greet(struct hop_connection *c)
     fputs("250-hop.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-DSN\r\n", c->out);
     if (mode == HOP_CHUNKING)
         fputs("250-CHUNKING\r\n", c->out);
-    if (mode == HOP_BROKEN_TLS)
+    if (mode == HOP_BROKEN_TLS || (mode == HOP_TLS && !c->tls))
         fputs("250-STARTTLS\r\n", c->out);
     if (mode == HOP_WANTS_LOGIN)
         fputs("250-AUTH PLAIN\r\n", c->out);
@@ -139,6 +172,8 @@ static bool serve_line(struct hop_connection *c, const char *line)
     } else if (!strncmp(line, "STARTTLS", 8)) {
         atomic_fetch_add(&s->tls_tries, 1);
         say(c, "220 go");
+        if (s->mode == HOP_TLS)
+            return start_tls(c);
         fgetc(c->in); /* the ClientHello is there */
         say(c, "this is not a ServerHello at all, whatever it is");
         return false;
@@ -165,6 +200,8 @@ static void *serve(void *arg)
     }
     fclose(c->in);
     fclose(c->out);
+    SSL_free(c->tls);
+    close(c->fd);
     free(c);
     return NULL;
 }
@@ -176,7 +213,8 @@ static void *listen_thread(void *arg)
     while ((fd = accept(s->fd, NULL, NULL)) >= 0) {
         struct hop_connection *c = calloc(1, sizeof *c);
         c->server = s;
-        c->in = fdopen(fd, "r");
+        c->fd = fd;
+        c->in = fdopen(dup(fd), "r");
         c->out = fdopen(dup(fd), "w");
         atomic_fetch_add(&s->connections, 1);
         pthread_t thread;
@@ -443,7 +481,7 @@ static void lend_segment(void)
     buf_done(&body);
 }
 
-static void begin(const char *domains)
+static void begin_with_ca(const char *domains, const char *ca_pem)
 {
     struct err err = { 0 };
     memset(&t, 0, sizeof t);
@@ -458,6 +496,11 @@ static void begin(const char *domains)
     t.ctx = (struct role_ctx){ .loop = t.loop, .log = t.log, .conf = load_conf(domains, 1) };
     connect_role(ROLE_QUEUE);
     connect_role(ROLE_AUTH);
+    if (ca_pem) {
+        int fd = temp_file("ca.pem");
+        assert_int_equal(write(fd, ca_pem, strlen(ca_pem)), strlen(ca_pem));
+        role_delivery.file(&t.ctx, &(struct ipc_file){ .kind = IPC_FILE_CA }, fd);
+    }
     role_delivery.configured(&t.ctx);
     assert_int_equal(role_delivery.start(&t.ctx, &err), 0);
     struct sandbox sandbox = { 0 };
@@ -474,6 +517,11 @@ static void begin(const char *domains)
     t.body_fd = temp_file("body");
     assert_int_equal(spool_writer_lend_body(t.writer, &(struct spool_lent){ 100, 0, 0 }, dup(t.body_fd), &err), 0);
     lend_segment();
+}
+
+static void begin(const char *domains)
+{
+    begin_with_ca(domains, NULL);
 }
 
 static void remove_tree(const char *path)
@@ -550,8 +598,8 @@ static void relays_over_one_connection(void **state)
     log_text(text, sizeof text);
     snprintf(expected, sizeof expected, "to=<ann@x.example>, relay=%s, delay=", relay);
     assert_non_null(strstr(text, expected));
-    assert_non_null(strstr(text, ", tls=none, auth=none, dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as 4F2A1)\n"));
-    snprintf(expected, sizeof expected, "dsn=5.1.1, status=bounced (host %s said: 550 5.1.1 no such user (in reply to RCPT TO command))\n", relay);
+    assert_non_null(strstr(text, ", dsn=2.0.0, status=sent (250 2.0.0 Ok: queued as 4F2A1; tls=none auth=none)\n"));
+    snprintf(expected, sizeof expected, "dsn=5.1.1, status=bounced (host %s said: 550 5.1.1 no such user (in reply to RCPT TO command); tls=none auth=none)\n", relay);
     assert_non_null(strstr(text, expected));
     end();
 }
@@ -699,6 +747,53 @@ static void handshake_that_fails(void **state)
     expect_row(1, IPC_STATUS_DEFERRED, "4.7.5", "Cannot start TLS");
     assert_int_equal(atomic_load(&hop->messages), 1);
     end();
+}
+
+static struct hop_server *tls_server(const struct fixture_certificate *f)
+{
+    struct hop_server *hop = hop_server(HOP_TLS, NULL);
+    hop->tls = SSL_CTX_new(TLS_server_method());
+    assert_int_equal(SSL_CTX_use_certificate(hop->tls, f->certificate), 1);
+    assert_int_equal(SSL_CTX_use_PrivateKey(hop->tls, f->key), 1);
+    return hop;
+}
+
+static void certificates_are_checked_when_demanded(void **state)
+{
+    struct fixture_certificate ca = fixture_new(&(struct fixture_options){ .is_ca = true });
+    struct fixture_certificate good = fixture_new(&(struct fixture_options){ .names = "DNS:localhost", .issuer = &ca });
+    struct fixture_certificate other = fixture_new(&(struct fixture_options){ .names = "DNS:other.example", .issuer = &ca });
+    struct hop_server *right = tls_server(&good), *wrong = tls_server(&other);
+    begin_with_ca(DOMAINS("ca_file = \"/dev/null\"\n"
+                          "domain \"right.example\" { via = {\"localhost:%u\"} tls = \"verify\" }\n"
+                          "domain \"wrong.example\" { via = {\"localhost:%u\"} tls = \"verify\" }\n"
+                          "domain \"lax.example\" { via = {\"localhost:%u\"} tls = \"require\" }\n",
+                          right->port, wrong->port, wrong->port), ca.pem);
+    struct spool_place place = store(one, 1, STR("Subject: hello\r\n\r\nbody\r\n"), 0);
+    send_job(&place, "right.example", 1, false);
+    wait_results(1);
+    expect_row(0, IPC_STATUS_SENT, "2.0.0", "Ok");
+    assert_non_null(strstr(t.row[0].tls, "TLSv1.3 "));
+    assert_non_null(strstr(t.row[0].tls, ", verified"));
+    send_job(&place, "right.example", 1, false);
+    wait_results(2);
+    assert_int_equal(atomic_load(&right->connections), 1);
+    send_job(&place, "wrong.example", 1, false);
+    wait_results(3);
+    expect_row(2, IPC_STATUS_DEFERRED, "4.7.5", "Cannot start TLS");
+    assert_int_equal(atomic_load(&wrong->messages), 0);
+    send_job(&place, "lax.example", 1, false);
+    wait_results(4);
+    expect_row(3, IPC_STATUS_SENT, "2.0.0", "Ok");
+    assert_null(strstr(t.row[3].tls, "verified"));
+    char text[8000];
+    log_text(text, sizeof text);
+    assert_non_null(strstr(text, "queued as 4F2A1; tls=TLSv1.3/verified auth=none)\n"));
+    assert_non_null(strstr(text, "queued as 4F2A1; tls=TLSv1.3 auth=none)\n"));
+    end();
+    fixture_free(&ca);
+    fixture_free(&good);
+    fixture_free(&other);
 }
 
 static void logs_in(void **state)
@@ -932,6 +1027,7 @@ int main(void)
         cmocka_unit_test(hop_that_hangs),
         cmocka_unit_test(hops_that_cannot_be_reached),
         cmocka_unit_test(handshake_that_fails),
+        cmocka_unit_test(certificates_are_checked_when_demanded),
         cmocka_unit_test(logs_in),
         cmocka_unit_test(wrong_password_defers),
         cmocka_unit_test(maildir_and_discard),

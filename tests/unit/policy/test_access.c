@@ -15,10 +15,12 @@ static const char *find(const struct conf *conf, const char *address)
 
 static void test_most_specific(void **state)
 {
-    const struct conf *conf = text_conf(
-        "server \"s\" { listen = \"127.0.0.1:25\" accept = auth mechanisms = {\"SCRAM-SHA-256\"}\n"
-        "  host \"10.0.0.0/8\" { accept = any }\n  host \"10.1.0.0/16\" { relay = true }\n  host \"10.1.2.3\" { accept = deny }\n"
-        "  host \"10.1.2.4\" { }\n  host \"2001:db8::/32\" { }\n  host \"2001:db8:1::/48\" { }\n}\ndomain \"d\" { via = mx }");
+    const struct conf *conf =
+        text_conf("server \"s\" { listen = \"127.0.0.1:25\" accept = auth mechanisms = {\"SCRAM-SHA-256\"}\n"
+                  "  host \"10.0.0.0/8\" { accept = any }\n  host \"10.1.0.0/16\" { relay = true }\n  host "
+                  "\"10.1.2.3\" { accept = deny }\n"
+                  "  host \"10.1.2.4\" { }\n  host \"2001:db8::/32\" { }\n  host \"2001:db8:1::/48\" { }\n}\ndomain "
+                  "\"d\" { via = mx }");
     static const char *const rows[][2] = {
         { "10.1.2.3", "10.1.2.3" },       { "::ffff:10.1.2.3", "10.1.2.3" },     { "10.1.2.5", "10.1.0.0/16" },
         { "10.2.0.0", "10.0.0.0/8" },     { "10.255.255.255", "10.0.0.0/8" },    { "11.0.0.0", "server" },
@@ -55,7 +57,8 @@ static void test_many(void **state)
         unsigned bits = 20 + x % 13;
         uint32_t net = (10u << 24 | (x >> 8 & 0xffff) << 8 | (uint32_t)i % 7 << 4) & (0xffffffffu << (32 - bits));
         char entry[100];
-        snprintf(entry, sizeof entry, "host \"%u.%u.%u.%u/%u\" {", net >> 24, net >> 16 & 255, net >> 8 & 255, net & 255, bits);
+        snprintf(entry, sizeof entry, "host \"%u.%u.%u.%u/%u\" {", net >> 24, net >> 16 & 255, net >> 8 & 255,
+                 net & 255, bits);
         buf_add_char(&text, 0);
         text.n--;
         if (!strstr(text.p, entry))
@@ -73,7 +76,8 @@ static void test_many(void **state)
             unsigned char net[16];
             memcpy(net, a, 16);
             network_mask(net, server->host[k].prefix_bits);
-            if (memcmp(net, server->host[k].address, 16) == 0 && (!best || best->prefix_bits < server->host[k].prefix_bits))
+            if (memcmp(net, server->host[k].address, 16) == 0
+                && (!best || best->prefix_bits < server->host[k].prefix_bits))
                 best = &server->host[k];
         }
         struct access_rules rules;

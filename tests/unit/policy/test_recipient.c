@@ -11,9 +11,10 @@ static void test_local(void **state)
         size_t n;
         enum recipient_form form;
     } rows[] = {
-        { "user", 4, RECIPIENT_OK },   { "a b", 3, RECIPIENT_OK },     { "a.", 2, RECIPIENT_OK },  { "\xc3\xa4", 2, RECIPIENT_OK },
-        { "", 0, RECIPIENT_EMPTY },    { ".a", 2, RECIPIENT_DOT },     { "..", 2, RECIPIENT_DOT }, { "a/b", 3, RECIPIENT_SLASH },
-        { "/", 1, RECIPIENT_SLASH },   { "a\0b", 3, RECIPIENT_NUL },
+        { "user", 4, RECIPIENT_OK },     { "a b", 3, RECIPIENT_OK },    { "a.", 2, RECIPIENT_OK },
+        { "\xc3\xa4", 2, RECIPIENT_OK }, { "", 0, RECIPIENT_EMPTY },    { ".a", 2, RECIPIENT_DOT },
+        { "..", 2, RECIPIENT_DOT },      { "a/b", 3, RECIPIENT_SLASH }, { "/", 1, RECIPIENT_SLASH },
+        { "a\0b", 3, RECIPIENT_NUL },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         assert_int_equal(recipient_check_local(str_slice(rows[i].p, rows[i].n)), rows[i].form);
@@ -37,7 +38,9 @@ static void test_table(void **state)
 {
     struct recipient_table *table;
     struct err err = { 0 };
-    assert_int_equal(recipient_table_new(STR("# who\n\nAlice\r\nbob@D.test # there only\n  carol \nalice\n\tx@y"), &table, &err), 0);
+    assert_int_equal(
+        recipient_table_new(STR("# who\n\nAlice\r\nbob@D.test # there only\n  carol \nalice\n\tx@y"), &table, &err),
+        0);
     assert_int_equal(recipient_table_count(table), 4);
     assert_true(recipient_table_has(table, STR("alice"), STR("d.test")));
     assert_true(recipient_table_has(table, STR("ALICE"), STR("e.test")));

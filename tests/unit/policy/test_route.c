@@ -17,11 +17,21 @@ static void test_order(void **state)
                                              "domain \"b.a.corp.test\" { via = h } domain \"corp.tes\" { via = h }\n"
                                              "domain \"\xc3\xa4.test\" { via = h } domain \"corp-x.test\" { via = h }");
     static const char *const rows[][2] = {
-        { "corp.test", "corp.test" },          { "x.corp.test", "*.corp.test" },     { "a.corp.test", "*.corp.test" },
-        { "x.a.corp.test", "*.a.corp.test" },  { "b.a.corp.test", "b.a.corp.test" }, { "y.b.a.corp.test", "*.a.corp.test" },
-        { "corp.testx", "*" },                 { "xcorp.test", "*" },                { "corp.tes", "corp.tes" },
-        { "", "*" },                           { ".", "*" },                         { "*.corp.test", "*.corp.test" },
-        { "*", "*" },                          { "\xc3\xa4.test", "\xc3\xa4.test" }, { "corp-x.test", "corp-x.test" },
+        { "corp.test", "corp.test" },
+        { "x.corp.test", "*.corp.test" },
+        { "a.corp.test", "*.corp.test" },
+        { "x.a.corp.test", "*.a.corp.test" },
+        { "b.a.corp.test", "b.a.corp.test" },
+        { "y.b.a.corp.test", "*.a.corp.test" },
+        { "corp.testx", "*" },
+        { "xcorp.test", "*" },
+        { "corp.tes", "corp.tes" },
+        { "", "*" },
+        { ".", "*" },
+        { "*.corp.test", "*.corp.test" },
+        { "*", "*" },
+        { "\xc3\xa4.test", "\xc3\xa4.test" },
+        { "corp-x.test", "corp-x.test" },
         { "..corp.test", "*.corp.test" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)

@@ -1,4 +1,4 @@
-/* The access matrix: every combination is asked, and checked against rules that are stated once, in words of their own. */
+/* The access matrix: every combination is asked, and checked against rules stated once, in words of their own. */
 #include "policy/verdict.h"
 
 #include <stdio.h>
@@ -9,9 +9,10 @@ static const char *const all[] = { "SCRAM-SHA-256", "PLAIN", "LOGIN" }, *const c
 static const char *const plus[] = { "LOGIN", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256" };
 
 static const struct conf_strings lists[] = { { all, 3 }, { clear, 2 }, { plus, 3 }, { NULL, 0 } };
-/* What is offered under TLS with and without something to bind to, without TLS, and without TLS where plaintext = true. */
+/* Offered under TLS with and without something to bind to, without TLS, and without TLS where plaintext = true. */
 static const char *const offers[][4] = {
-    { "SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN", "SCRAM-SHA-256 PLAIN LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256 PLAIN LOGIN" },
+    { "SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN", "SCRAM-SHA-256 PLAIN LOGIN", "SCRAM-SHA-256",
+      "SCRAM-SHA-256 PLAIN LOGIN" },
     { "PLAIN LOGIN", "PLAIN LOGIN", "", "PLAIN LOGIN" },
     { "LOGIN SCRAM-SHA-256-PLUS SCRAM-SHA-256", "LOGIN SCRAM-SHA-256", "SCRAM-SHA-256", "LOGIN SCRAM-SHA-256" },
     { "", "", "", "" },
@@ -61,7 +62,9 @@ static void test_all(void **state)
                 for (unsigned bits = 0; bits < 32; bits++, n++) {
                     struct access_rules rules = { .accept = (enum conf_accept)accept, .plaintext = bits & 1,
                                                   .mechanisms = lists[list] };
-                    struct verdict_session in = { &rules, (enum conf_listener_kind)kind, bits & 2, bits & 4, bits & 8, bits & 16 };
+                    struct verdict_session in = { &rules,   (enum conf_listener_kind)kind,
+                                                  bits & 2, bits & 4,
+                                                  bits & 8, bits & 16 };
                     check(&in, list);
                 }
     assert_int_equal(n, 5 * 3 * 4 * 32);
