@@ -118,6 +118,20 @@ static void switch_snapshot(struct role_process *process)
     conf_unref(&old);
 }
 
+void role_say_ready(struct role_ctx *ctx)
+{
+    if (ctx->ready_owed && ctx->master)
+        channel_send(ctx->master, IPC_READY, ctx->ready_owed, STR_NONE);
+    ctx->ready_owed = 0;
+}
+
+static void owe_ready(struct role_process *process, uint32_t generation)
+{
+    process->ctx.ready_owed = generation;
+    if (!process->role->is_ready || process->role->is_ready(&process->ctx))
+        role_say_ready(&process->ctx);
+}
+
 static void begin_drain(struct role_process *process)
 {
     if (process->draining)
@@ -131,7 +145,7 @@ static void on_message(void *arg, unsigned type, uint32_t id, struct str body, s
     struct role_process *process = arg;
     if (type == IPC_GO) {
         switch_snapshot(process);
-        channel_send(process->ctx.master, IPC_READY, id, STR_NONE);
+        owe_ready(process, id);
         return;
     }
     if (type == IPC_DRAIN) {
@@ -258,7 +272,7 @@ static int start(struct role_process *process, int master_fd, struct err *err)
     if (rc == 0)
         rc = channel_open(ctx->loop, master_fd, &master_handlers, process, &ctx->master, err);
     if (rc == 0)
-        channel_send(ctx->master, IPC_READY, generation, STR_NONE);
+        owe_ready(process, generation);
     return rc;
 }
 

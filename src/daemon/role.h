@@ -19,6 +19,7 @@ struct role_ctx {
     const struct conf *conf;  /* the current snapshot; take a reference to keep it beyond a callback */
     unsigned index;           /* of this process within its role */
     void *state;              /* the role's own */
+    uint32_t ready_owed;      /* generation whose IPC_READY is owed; 0: none */
 };
 
 struct role {
@@ -41,11 +42,16 @@ struct role {
     void (*drain)(struct role_ctx *ctx);
     /* Other messages from master (IPC_RELOADED). May be NULL. */
     void (*message)(struct role_ctx *ctx, unsigned type, uint32_t id, struct str body, struct channel_fds *fds);
+    /* Optional: false while the role cannot do its work yet; it then calls role_say_ready() when it can. */
+    bool (*is_ready)(struct role_ctx *ctx);
     /* Fills what the process may touch once the sandbox is closed. */
     void (*sandbox)(const struct role_ctx *ctx, struct sandbox *sandbox);
 };
 
 extern const struct role role_smtpd, role_auth, role_keys, role_queue, role_delivery;
+
+/* Tells master that the role can do its work, if that was still owed. */
+void role_say_ready(struct role_ctx *ctx);
 
 /* The whole of an opened file or memfd, from its beginning whatever its offset is. */
 int role_read_file(int fd, struct buf *into, struct err *err);

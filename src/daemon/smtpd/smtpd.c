@@ -48,8 +48,16 @@ static void on_spool_failed(void *arg, const struct err *why)
               "%s; what waited for it was refused with 451, the segment takes no more", err_text(why));
 }
 
+/* The first spare has come: from now on mail can be taken. */
+static void on_spool_changed(void *arg)
+{
+    (void)arg;
+    if (smtpd.ctx->ready_owed && spool_writer_can_accept(smtpd.writer))
+        role_say_ready(smtpd.ctx);
+}
+
 static const struct spool_writer_handlers writer_handlers = {
-    .segment_done = on_segment_done, .body_done = on_body_done, .failed = on_spool_failed,
+    .segment_done = on_segment_done, .body_done = on_body_done, .failed = on_spool_failed, .changed = on_spool_changed,
 };
 
 static void say_held(void *arg, bool is_body, const struct spool_lent *lent)
@@ -275,6 +283,12 @@ static void drain(struct role_ctx *ctx)
     finish_drain();
 }
 
+static bool is_ready(struct role_ctx *ctx)
+{
+    (void)ctx;
+    return spool_writer_can_accept(smtpd.writer);
+}
+
 static void sandbox(const struct role_ctx *ctx, struct sandbox *sb)
 {
     (void)ctx;
@@ -283,5 +297,5 @@ static void sandbox(const struct role_ctx *ctx, struct sandbox *sb)
 
 const struct role role_smtpd = {
     .id = ROLE_SMTPD, .process_name = "smtpd", .user_suffix = "-smtpd", .start = start, .file = file, .peer = peer,
-    .configured = configured, .drain = drain, .sandbox = sandbox,
+    .configured = configured, .drain = drain, .is_ready = is_ready, .sandbox = sandbox,
 };
