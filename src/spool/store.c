@@ -401,6 +401,7 @@ static int on_record(void *arg, const struct spool_record *record, struct str oc
         struct body *b = meta.body_file ? find_body(store, meta.body_file) : NULL;
         if (meta.body_file && !b)
             b = store_add_body(store, meta.body_file, BODY_USED);
+        envelope.message_bytes = meta.prefix.n + meta.body_bytes;
         void *body_owner = b && b->state == BODY_LENT ? b->owner : NULL;
         if (b)
             b->state = BODY_USED;

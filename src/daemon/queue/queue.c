@@ -148,7 +148,8 @@ static void configured(struct role_ctx *ctx)
         dispatch_configured(&queue);
 }
 
-static int start(struct role_ctx *ctx, struct err *err)
+/* As the role's own user: what is made belongs to it. */
+static int begin(struct role_ctx *ctx, struct err *err)
 {
     struct queue *q = &queue;
     q->ctx = ctx;
@@ -209,6 +210,6 @@ static void sandbox(const struct role_ctx *ctx, struct sandbox *sb)
 }
 
 const struct role role_queue = {
-    .id = ROLE_QUEUE, .process_name = "qmgr", .user_suffix = "", .start = start, .file = file, .peer = peer,
+    .id = ROLE_QUEUE, .process_name = "qmgr", .user_suffix = "", .begin = begin, .file = file, .peer = peer,
     .configured = configured, .message = message, .drain = drain, .is_ready = is_ready, .sandbox = sandbox,
 };
