@@ -23,15 +23,15 @@ static json_t *make_request(const struct submit *m)
                      "recipients", recipients, "size", (json_int_t)m->content.n);
 }
 
-/* Where the drop program is: beside this one, as in a build or in /usr/bin, or where it is installed. */
+/* Where the drop program is: beside this one, as in a build, or in PREFIX/lib/postern for PREFIX/bin/postern. */
 static const char *drop_program(char *ret_path, size_t bytes)
 {
+    static const char *const places[] = { "postern-drop", "../lib/postern/postern-drop" };
     ssize_t n = readlink("/proc/self/exe", ret_path, bytes - 1);
-    if (n > 0) {
-        ret_path[n] = 0;
-        char *slash = strrchr(ret_path, '/');
+    char *slash = n > 0 ? memrchr(ret_path, '/', (size_t)n) : NULL;
+    for (size_t i = 0; slash && i < sizeof places / sizeof places[0]; i++) {
         size_t room = bytes - (size_t)(slash + 1 - ret_path);
-        if (slash && str_copy(STR("postern-drop"), slash + 1, room) && access(ret_path, X_OK) == 0)
+        if (str_copy(str_of(places[i]), slash + 1, room) && access(ret_path, X_OK) == 0)
             return ret_path;
     }
     return "/usr/lib/postern/postern-drop";

@@ -221,10 +221,12 @@ static int close_sandbox(struct role_process *process, struct err *err)
     sandbox.user = user;
     process->role->sandbox(ctx, &sandbox);
     char missing[256];
-    int rc = sandbox_close(&sandbox, missing, sizeof missing, err);
+    int rc = sandbox_drop(&sandbox, missing, sizeof missing, err);
     if (rc == 0 && missing[0])
         log_event(ctx->log, LOG_LEVEL_NOTICE, "role.sandbox.partial", "%s", missing);
-    return rc;
+    if (rc == 0 && process->role->begin)
+        rc = process->role->begin(ctx, err);
+    return rc == 0 ? sandbox_filter(&sandbox, err) : rc;
 }
 
 /* As many descriptors as the hard limit allows: each session is one. */
@@ -265,7 +267,7 @@ static int start(struct role_process *process, int master_fd, struct err *err)
     if (rc == 0) {
         warm_libraries();
         switch_snapshot(process);
-        rc = process->role->start(ctx, err);
+        rc = process->role->start ? process->role->start(ctx, err) : 0;
     }
     if (rc == 0)
         rc = close_sandbox(process, err);

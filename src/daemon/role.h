@@ -2,8 +2,8 @@
  *
  * posternd forks and re-executes itself with --role; the child finds its channel to master on
  * descriptor 3. role_main() then: reads what master sends until IPC_GO (configuration, files, peers),
- * calls `start` (load late libraries, make threads), drops user and rights, closes the sandbox, tells
- * master that it is ready, and turns the loop. Master going away ends it through `drain`. */
+ * calls `start` (load late libraries, make threads), drops user and rights, calls `begin`, closes the sandbox,
+ * tells master that it is ready, and turns the loop. Master going away ends it through `drain`. */
 #pragma once
 #include "conf/conf.h"
 #include "daemon/ipc.h"
@@ -30,6 +30,9 @@ struct role {
     /* Before the sandbox, after the first snapshot's files and peers were handed over: make threads,
      * load what libraries load late, open stores. Failing ends the process with the text. */
     int (*start)(struct role_ctx *ctx, struct err *err);
+    /* After user, root folder and Landlock have changed, before the system call filter: open what the role's user
+     * owns, make threads that touch files. May be NULL. */
+    int (*begin)(struct role_ctx *ctx, struct err *err);
     /* An opened file, listener or log (see enum ipc_file_kind). Takes `fd`. Before `configured` each time. */
     void (*file)(struct role_ctx *ctx, const struct ipc_file *file, int fd);
     /* A channel to another role: the first one, or one to its successor. Takes `fds`. Kept raw until start:

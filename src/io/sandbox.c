@@ -240,27 +240,29 @@ static int close_seccomp(const struct sandbox *sandbox, struct err *err)
     return rc == 0 ? 0 : err_errno(err, -rc, "cannot load the system call filter");
 }
 
-int sandbox_close(const struct sandbox *sandbox, char *ret_missing, size_t missing_bytes, struct err *err)
+int sandbox_drop(const struct sandbox *sandbox, char *ret_missing, size_t missing_bytes, struct err *err)
 {
     struct buf missing;
     buf_init(&missing, 512);
-    bool root = geteuid() == 0;
     int rc = 0;
-    if (!root)
-        buf_add_c(&missing, "not started as root: all roles run as this user, without an empty root folder; ");
-    if (root)
+    if (geteuid() == 0)
         rc = drop_root(sandbox, err);
+    else
+        buf_add_c(&missing, "not started as root: all roles run as this user, without an empty root folder; ");
+    if (SANDBOX_SANITIZED)
+        buf_add_c(&missing, "built with a sanitizer: no system call filter; ");
     if (rc == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         rc = err_errno(err, errno, "cannot set no-new-privileges");
     if (rc == 0)
         rc = close_landlock(sandbox, &missing, err);
-    sandbox_not_dumpable();
-    if (SANDBOX_SANITIZED)
-        buf_add_c(&missing, "built with a sanitizer: no system call filter; ");
-    else if (rc == 0)
-        rc = close_seccomp(sandbox, err);
+    sandbox_not_dumpable(); /* changing the user has set it back */
     if (ret_missing)
         str_copy(str_trim(buf_str(&missing)), ret_missing, missing_bytes);
     buf_done(&missing);
     return rc;
+}
+
+int sandbox_filter(const struct sandbox *sandbox, struct err *err)
+{
+    return SANDBOX_SANITIZED ? 0 : close_seccomp(sandbox, err);
 }

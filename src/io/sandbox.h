@@ -1,6 +1,6 @@
 /* sandbox: what a process gives up before it reads a byte from outside.
  *
- * Fill a struct sandbox, then sandbox_close() once: user and groups, empty root, Landlock, seccomp, in
+ * Fill a struct sandbox, then sandbox_drop() and sandbox_filter() once: user and groups, empty root, Landlock, seccomp, in
  * the order that works. Started as an ordinary user, root and user change are left out and the text in
  * ret_missing says so. Seccomp answers EPERM for what the role may not do and kills the process for calls
  * that nothing here ever makes. */
@@ -28,7 +28,11 @@ struct sandbox {
 
 /* A path that does not exist is left out silently (a folder may appear later under a listed parent). */
 void sandbox_allow(struct sandbox *sandbox, enum sandbox_right right, const char *path);
-/* No return from here. ret_missing (may be NULL): one line that says what this kernel or user lacks. */
-int sandbox_close(const struct sandbox *sandbox, char *ret_missing, size_t missing_bytes, struct err *err);
+/* First half: user, root folder, Landlock. No return from here. The kernel holds threads one by one: worker threads
+ * (io/worker.h) that are there already are held too, and all that are made after it; a library's own threads are not,
+ * unless they are made after it. ret_missing (may be NULL): one line that says what this kernel or user lacks. */
+int sandbox_drop(const struct sandbox *sandbox, char *ret_missing, size_t missing_bytes, struct err *err);
+/* Second half: the system call filter, for all threads. No thread can be made after it. */
+int sandbox_filter(const struct sandbox *sandbox, struct err *err);
 /* First thing in main of a process that handles secrets: no core, no tracing by the same user. */
 void sandbox_not_dumpable(void);

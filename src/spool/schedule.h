@@ -37,6 +37,7 @@ struct spool_part {
 enum {
     SPOOL_ENTRY_HELD = 1, SPOOL_ENTRY_BODY_FILE = 2, SPOOL_ENTRY_DELAY_NOTICE = 4 /* was sent */,
     SPOOL_ENTRY_BOUNCE = 8, SPOOL_ENTRY_COPYING = 16, SPOOL_ENTRY_NULL_SENDER = 32,
+    SPOOL_ENTRY_NOTIFY_SUCCESS = 64 /* asked for by at least one recipient */,
 };
 struct spool_entry {
     uint64_t id;

@@ -36,6 +36,7 @@ struct spool_found {
     struct spool_segment *segment;
     struct spool_place place;
     uint64_t body_file;           /* 0: none */
+    void *body_owner;             /* whom the body file was lent to; NULL: nobody any more */
     const struct spool_envelope *envelope;
     const struct spool_memory *memory; /* NULL: nothing is known, it is new */
 };
@@ -68,7 +69,8 @@ void spool_store_free(struct spool_store **store);
 /* ---- recovery ---- */
 /* A living writer holds this; to be told before spool_store_scan(). */
 void spool_store_held(struct spool_store *store, bool is_body, const struct spool_lent *lent, void *owner);
-/* Reads everything that nobody holds and writes a fresh journal. Once. */
+/* Once, after spool_store_follow() for every living writer: reads everything that nobody holds. A checkpoint
+ * should follow. */
 int spool_store_scan(struct spool_store *store, struct err *err);
 
 /* ---- lending ---- */
@@ -79,18 +81,21 @@ bool spool_store_lend_body(struct spool_store *store, void *owner, struct spool_
 void spool_store_want(struct spool_store *store, unsigned segments, unsigned bodies);
 /* The writer will not write to it again; `used` is the end of its records. */
 void spool_store_returned(struct spool_store *store, bool is_body, const struct spool_lent *lent);
-/* Reads what its page says is durable in the segments lent to `owner`; at most `max` messages (0: all). True: more. */
-bool spool_store_follow(struct spool_store *store, void *owner, const struct spool_page *page, unsigned max);
+/* Reads what its page says is durable in the segments lent to `owner`. True: there was something. */
+bool spool_store_follow(struct spool_store *store, void *owner, const struct spool_page *page);
 /* The writer has died: what it left is read to its end by the rules of recovery. */
 void spool_store_owner_gone(struct spool_store *store, void *owner, const struct spool_page *page);
 
 /* ---- reading, for delivery and lists ---- */
 const struct spool_lent *spool_segment_lent(const struct spool_segment *segment);
+/* A small number that stands for a segment as long as a message in it is alive. */
+uint32_t spool_segment_slot(const struct spool_segment *segment);
+struct spool_segment *spool_store_slot(struct spool_store *store, uint32_t slot);
 /* A new read-only descriptor. */
 int spool_segment_open(struct spool_store *store, const struct spool_segment *segment);
 int spool_store_body_open(struct spool_store *store, uint64_t body_file);
 int spool_store_read(struct spool_store *store, const struct spool_segment *segment, uint32_t offset, uint32_t length,
-                     struct spool_reader **ret_reader, struct err *err);
+                     int body_fd, struct spool_reader **ret_reader, struct err *err);
 /* Delivery processes that have it open. */
 void spool_segment_opened(struct spool_segment *segment);
 void spool_store_closed(struct spool_store *store, uint64_t number);

@@ -211,7 +211,7 @@ static void drain(struct role_ctx *ctx)
 }
 
 /* The folder of the store, because SQLite looks for a journal beside it, and because the file may be replaced. The
- * text must live as long as sandbox_close() needs it. */
+ * text must live as long as sandbox_drop() needs it. */
 static void fill_sandbox(const struct role_ctx *ctx, struct sandbox *sandbox)
 {
     static char folder[4096];

@@ -75,8 +75,11 @@ static void begin_connections(struct hop *hop)
     while (hop->n_waiting > hop->n_starting && hop->n_conns < most && !d->draining) {
         if (hop->n_conns > 0 && loop_now_ms(d->ctx->loop) < hop->hold_until_ms)
             return;
-        if (!conn_new(hop))
+        if (!conn_new(hop)) {
+            struct outcome outcome = { .status = IPC_STATUS_DEFERRED, .dsn = "4.3.0", .reply = STR("out of memory") };
+            hop_connection_failed(hop, &(struct way){ .program = hop->lmtp ? "lmtp" : "smtp" }, &outcome);
             return;
+        }
     }
 }
 

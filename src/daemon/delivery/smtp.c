@@ -12,7 +12,7 @@
 #include "daemon/delivery/delivery.h"
 #include "smtp/params.h"
 
-enum { WORDS_MAX_BYTES = 4 * 1024 * 1024, SLICES = 32, LOGIN_TIMEOUT_MS = 60000 };
+enum { WORDS_MAX_BYTES = 4 * 1024 * 1024, SLICES = 32 };
 
 struct way conn_way(const struct conn *conn)
 {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "daemon/master/listen.h"
+#include "daemon/role.h"
 #include "daemon/shared.h"
 
 enum {
@@ -79,6 +80,41 @@ static int copy_to_memory(const char *path, size_t max, int *ret_fd, struct err 
     return rc;
 }
 
+/* Only the certificates of a PEM file, for the roles that must not see a key that stands in the same file. */
+static int certificates_only(const char *path, int *ret_fd, struct err *err)
+{
+    static const char begin[] = "-----BEGIN CERTIFICATE-----", end[] = "-----END CERTIFICATE-----";
+    struct buf pem;
+    buf_init(&pem, CERTIFICATE_MAX_BYTES);
+    int from = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    int rc = from < 0 ? err_errno(err, errno, "cannot read %s", path) : role_read_file(from, &pem, err);
+    int to = rc < 0 ? -1 : memfd_create("postern", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    struct str rest = buf_str(&pem);
+    while (to >= 0 && rest.n) {
+        const char *at = memmem(rest.p, rest.n, begin, sizeof begin - 1);
+        struct str block = at ? str_skip(rest, (size_t)(at - rest.p)) : STR_NONE;
+        const char *stop = block.n ? memmem(block.p, block.n, end, sizeof end - 1) : NULL;
+        if (!stop)
+            break;
+        size_t n = (size_t)(stop - block.p) + sizeof end - 1;
+        if (write(to, block.p, n) != (ssize_t)n || write(to, "\n", 1) != 1)
+            rc = err_errno(err, errno, "cannot copy %s", path);
+        rest = str_skip(block, n);
+    }
+    buf_wipe(&pem);
+    if (from >= 0)
+        close(from);
+    if (rc == 0 && to < 0)
+        rc = err_errno(err, errno, "cannot make a file in memory for %s", path);
+    if (rc == 0) {
+        fcntl(to, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
+        *ret_fd = to;
+    } else if (to >= 0) {
+        close(to);
+    }
+    return rc;
+}
+
 struct wanted {
     const struct conf_place *place;
     enum ipc_file_kind kind;
@@ -94,7 +130,8 @@ static void load_file(struct loading *l, const struct wanted *w)
     struct err err = { 0 };
     int fd = -1;
     struct snapshot_file *f = NULL;
-    int rc = copy_to_memory(w->path, w->max_bytes, &fd, &err);
+    int rc = w->kind == IPC_FILE_CERTIFICATE ? certificates_only(w->path, &fd, &err)
+                                             : copy_to_memory(w->path, w->max_bytes, &fd, &err);
     if (rc == 0) {
         f = add_file(l, w->kind, w->name, w->path);
         if (!f) {

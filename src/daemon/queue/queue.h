@@ -61,6 +61,9 @@ void queue_wake(struct queue *q);
 int64_t queue_mono_of(int64_t wall_ms);
 int64_t queue_wall_of(int64_t mono_ms);
 
+/* A new journal with everything that is alive. */
+void queue_checkpoint(struct queue *q);
+
 /* ---- intake.c ---- */
 void intake_peer(struct queue *q, unsigned index, const int *fds, size_t n_fds);
 int intake_start(struct queue *q, struct err *err);
@@ -72,6 +75,9 @@ void intake_try_scan(struct queue *q);
 /* A message was found (store's handler). */
 void intake_message(struct queue *q, const struct spool_found *found);
 
+/* A body file that `owner` had was named by a message: it may be lent another one. */
+void intake_body_used(struct queue *q, void *owner);
+
 /* ---- dispatch.c ---- */
 int dispatch_start(struct queue *q, struct err *err);
 void dispatch_peer(struct queue *q, unsigned index, int fd);
@@ -79,6 +85,8 @@ void dispatch_pump(struct queue *q);
 void dispatch_segment_finished(struct queue *q, struct spool_segment *segment);
 /* The configuration has changed: routes are looked up again, what waits is due now if its hop has changed. */
 void dispatch_configured(struct queue *q);
+/* The hop's domain block in the current configuration (-1: none), and how many jobs it takes at a time. */
+void dispatch_prepare_hop(struct queue *q, struct spool_hop *hop, int block);
 uint32_t dispatch_running(const struct queue *q);
 
 /* ---- settle.c ---- */
@@ -108,6 +116,8 @@ void settle_recipients(struct queue *q, struct spool_entry *entry, const uint16_
 bool settle_delete(struct queue *q, struct spool_entry *entry);
 void settle_hold(struct queue *q, struct spool_entry *entry, bool hold);
 void settle_retry_now(struct queue *q, struct spool_entry *entry);
+/* What the journal should remember of a live message; `settled` has room for all recipients. */
+void settle_remember(struct queue *q, const struct spool_entry *entry, struct spool_memory *m, uint16_t *settled);
 int queue_read(struct queue *q, const struct spool_entry *entry, struct spool_reader **ret_reader, struct err *err);
 struct spool_segment *queue_segment_of(struct queue *q, const struct spool_entry *entry);
 
@@ -120,9 +130,10 @@ struct bounce_row {
     struct str dsn, diagnostic;
 };
 /* Writes a notification about these recipients to the message's sender as a message of our own. done(arg, result) is
- * called exactly once, never from within the call: 0 = durable, or none is due (null sender, NOTIFY=NEVER, a bounce of
- * ours: then dropped with an event); negative = it could not be written, try again later. Rows are read during the call
- * only. The entry may be gone when `done` comes: pass its id. */
+ * called exactly once, never from within the call (but when not even the few octets for it can be had: then at once,
+ * -ENOMEM): 0 = durable, or none is due (null sender, NOTIFY=NEVER, a bounce of ours: then dropped with an event);
+ * negative = it could not be written, try again later. Rows are read during the call only. The entry may be gone when
+ * `done` comes: pass its id. */
 void bounce_send(struct queue *q, const struct spool_entry *entry, const struct bounce_row *rows, size_t n,
                  struct str remote_mta, void (*done)(void *arg, int result), void *arg);
 
@@ -135,7 +146,7 @@ struct submit_message {
     unsigned uid;
 };
 /* Checks it as hostile input, makes it durable. done(arg, result, id, text): 0, or the exit status (65 bad, 75 later) with
- * a sentence. Exactly once, never from within the call. */
+ * a sentence. Exactly once, never from within the call (but out of memory: 75 at once). `m` is read during the call. */
 void submit_store(struct queue *q, const struct submit_message *m,
                   void (*done)(void *arg, int exit_status, uint64_t id, const char *text), void *arg);
 /* Looks into the drop folder now and then. */

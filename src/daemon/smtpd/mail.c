@@ -93,6 +93,7 @@ static bool look_up_user(struct session *s, const struct smtp_server_recipient *
         refuse_recipient(s, r, 451, "4.3.0", "Cannot look up", " for the moment, try again later");
         return true;
     }
+    s->asked = r;
     s->owed_since_ms = now_mono_ms();
     return false;
 }
@@ -155,15 +156,15 @@ static bool on_rcpt(struct session *s, const struct smtp_server_event *event)
 
 void mail_user_answer(struct session *s, unsigned answer)
 {
+    const struct smtp_server_recipient *r = s->asked;
+    s->asked = NULL;
     s->owed_since_ms = 0;
-    if (answer == 1) {
+    if (answer == 1)
         accept_recipient(s, false);
-    } else if (answer == 0) {
-        smtp_server_reject(s->machine, 550, "5.1.1", "No such user here");
-        tell_refused(s, "recipient", STR_NONE, 550, "No such user here");
-    } else {
-        smtp_server_reject(s->machine, 451, "4.3.0", "Cannot look up this user for the moment, try again later");
-    }
+    else if (answer == 0)
+        refuse_recipient(s, r, 550, "5.1.1", "No such user here:", "");
+    else
+        refuse_recipient(s, r, 451, "4.3.0", "Cannot look up", " for the moment, try again later");
     session_resume(s);
 }
 

@@ -118,6 +118,7 @@ struct session {
     char *mechanisms, *mechanisms_tls;   /* what policy borrows */
     struct mail *mail;                   /* from the DATA event to COMMIT's answer, and its recipients' questions */
     uint32_t ask_id;                     /* 0: nothing is being asked */
+    const struct smtp_server_recipient *asked; /* whose user is being looked up */
     int64_t begun_mono_ms, begun_wall_ms;
     int64_t deadline_ms;                 /* of a handshake, or of the last reply's way out */
     int64_t owed_since_ms;               /* auth owes an answer since then; 0: it owes none */

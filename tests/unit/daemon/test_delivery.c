@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
@@ -214,6 +215,7 @@ static void *listen_thread(void *arg)
         struct hop_connection *c = calloc(1, sizeof *c);
         c->server = s;
         c->fd = fd;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int)); /* its replies are many small writes */
         c->in = fdopen(dup(fd), "r");
         c->out = fdopen(dup(fd), "w");
         atomic_fetch_add(&s->connections, 1);

@@ -74,6 +74,12 @@ static void in_child(int (*body)(void))
         } \
     } while (0)
 
+static int sandbox_close(const struct sandbox *s, char *ret_missing, size_t bytes, struct err *err)
+{
+    int rc = sandbox_drop(s, ret_missing, bytes, err);
+    return rc == 0 ? sandbox_filter(s, err) : rc;
+}
+
 static struct sandbox of_this_user(void)
 {
     /* Started as root, some user must be taken on; nobody exists everywhere. */
