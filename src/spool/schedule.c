@@ -270,8 +270,9 @@ size_t spool_schedule_parts(const struct spool_schedule *s, enum spool_part_stat
     return s->n_parts[state];
 }
 
-struct spool_entry *spool_schedule_walk(const struct spool_schedule *s, size_t *cursor, struct spool_entry *next)
+struct spool_entry *spool_schedule_walk(const struct spool_schedule *s, size_t *cursor, struct spool_entry *last)
 {
+    struct spool_entry *next = last ? last->next_in_index : NULL;
     while (!next && *cursor < s->index_n)
         next = s->index[(*cursor)++];
     return next;
@@ -343,8 +344,9 @@ static void hop_unuse(struct spool_schedule *s, struct spool_hop *h)
     free(h);
 }
 
-struct spool_hop *spool_schedule_hop_walk(const struct spool_schedule *s, size_t *cursor, struct spool_hop *next)
+struct spool_hop *spool_schedule_hop_walk(const struct spool_schedule *s, size_t *cursor, struct spool_hop *last)
 {
+    struct spool_hop *next = last ? last->next_in_index : NULL;
     while (!next && *cursor < HOPS_INDEX)
         next = s->hops[(*cursor)++];
     return next;

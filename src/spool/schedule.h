@@ -76,7 +76,8 @@ struct spool_entry *spool_schedule_find(const struct spool_schedule *schedule, u
 void spool_schedule_remove(struct spool_schedule *schedule, struct spool_entry *entry);
 size_t spool_schedule_entries(const struct spool_schedule *schedule);
 size_t spool_schedule_parts(const struct spool_schedule *schedule, enum spool_part_state state);
-/* Walks all entries: start with *cursor = 0, NULL at the end. Entries may be removed, not added, during a walk. */
+/* Walks all entries: start with *cursor = 0, NULL at the end. Other entries than `last` may be removed, none
+ * added, during a walk. */
 struct spool_entry *spool_schedule_walk(const struct spool_schedule *schedule, size_t *cursor, struct spool_entry *last);
 
 struct spool_hop *spool_schedule_hop(struct spool_schedule *schedule, struct str block, struct str domain);

@@ -208,6 +208,13 @@ void smtpd_site_listen(struct site *site)
     }
 }
 
+void smtpd_site_accept_again(struct site *site)
+{
+    for (size_t i = 0; i < site->n_listeners; i++)
+        if (site->listener[i].watch)
+            loop_fd_want(site->listener[i].watch, LOOP_READ);
+}
+
 void smtpd_site_stop_listening(struct site *site)
 {
     for (size_t i = 0; i < site->n_listeners; i++) {
@@ -222,6 +229,19 @@ struct site *smtpd_site_ref(struct site *site)
 {
     site->refs++;
     return site;
+}
+
+const char *smtpd_site_list(struct site *site, const char *text)
+{
+    for (size_t i = 0; i < site->n_lists; i++)
+        if (strcmp(site->list[i], text) == 0)
+            return site->list[i];
+    char **grown = realloc(site->list, (site->n_lists + 1) * sizeof *grown);
+    if (!grown)
+        return NULL;
+    site->list = grown;
+    grown[site->n_lists] = str_dup(str_of(text));
+    return grown[site->n_lists] ? grown[site->n_lists++] : NULL;
 }
 
 void smtpd_site_unref(struct site **site_at)
@@ -241,6 +261,9 @@ void smtpd_site_unref(struct site **site_at)
     }
     for (size_t i = 0; site->recipients && i < site->conf->n_domains; i++)
         recipient_table_free(&site->recipients[i]);
+    for (size_t i = 0; i < site->n_lists; i++)
+        free(site->list[i]);
+    free(site->list);
     log_stream_free(&site->session_log);
     free(site->server);
     free(site->recipients);
