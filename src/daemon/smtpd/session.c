@@ -29,6 +29,7 @@ enum {
 static const char all_mechanisms[] = "SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN";
 
 static void run(struct session *s, struct str in);
+static void read_rest(struct session *s);
 
 static void unlink_session(struct session *s)
 {
@@ -67,8 +68,6 @@ static void destroy(struct session *s)
     }
     smtp_server_free(s->machine);
     buf_wipe(&s->input);
-    free(s->mechanisms);
-    free(s->mechanisms_tls);
     free(s->user);
     free(s->mechanism);
     free(s->helo);
@@ -94,7 +93,7 @@ static bool can_sign(const struct session *s)
     return s->server->tls && signer_available(s->smtpd->signer);
 }
 
-static char *mechanisms_when(const struct session *s, bool tls)
+static const char *mechanisms_when(const struct session *s, bool tls)
 {
     struct verdict_session in = {
         .rules = &s->rules, .listener = s->listener->kind, .tls_possible = can_sign(s), .tls_active = tls,
@@ -102,7 +101,7 @@ static char *mechanisms_when(const struct session *s, bool tls)
     };
     struct verdict out;
     verdict_session(&in, &out);
-    return str_dup(str_of(out.mechanisms));
+    return smtpd_site_list(s->site, out.mechanisms);
 }
 
 void session_set_policy(struct session *s)
@@ -113,18 +112,15 @@ void session_set_policy(struct session *s)
     };
     struct verdict v;
     verdict_session(&in, &v);
-    free(s->mechanisms);
-    free(s->mechanisms_tls);
-    s->mechanisms = str_dup(str_of(v.mechanisms));
-    s->mechanisms_tls = s->tls ? NULL : mechanisms_when(s, true);
-    s->policy = (struct smtp_server_policy){
+    s->mechanisms = smtpd_site_list(s->site, v.mechanisms);
+    struct smtp_server_policy policy = {
         .deny = v.deny, .starttls_available = v.offer_starttls, .tls_active = s->tls != NULL,
         .require_tls = v.need_tls, .require_auth = v.need_auth,
         .line_ends_repair = s->rules.line_ends == CONF_LINE_ENDS_REPAIR,
-        .mechanisms = str_of(s->mechanisms), .mechanisms_tls = str_of(s->mechanisms_tls),
+        .mechanisms = str_of(s->mechanisms), .mechanisms_tls = str_of(s->tls ? NULL : mechanisms_when(s, true)),
         .mechanisms_known = str_of(all_mechanisms),
     };
-    smtp_server_set_policy(s->machine, &s->policy);
+    smtp_server_set_policy(s->machine, &policy);
 }
 
 static void use_server(struct session *s, struct site_server *server)
@@ -187,12 +183,14 @@ static void tls_done(struct session *s)
 static void handshake(struct session *s)
 {
     enum tls_result result = tls_handshake(s->tls);
-    if (result == TLS_DONE)
+    if (result == TLS_DONE) {
         tls_done(s);
-    else if (result == TLS_FAILED || result == TLS_CLOSED)
+        read_rest(s);
+    } else if (result == TLS_FAILED || result == TLS_CLOSED) {
         tls_failed(s);
-    else
+    } else {
         watch_for(s, result);
+    }
 }
 
 void session_tls_ready(void *arg)
@@ -416,10 +414,12 @@ void session_resume(struct session *s)
 {
     if (s->running || s->doomed || s->phase == SESSION_HANDSHAKE)
         return; /* the running feed goes on by itself */
-    if (s->phase == SESSION_CLOSING)
-        run(s, STR_NONE);
-    else
-        run(s, buf_str(&s->input));
+    s->running = true;
+    run(s, s->phase == SESSION_CLOSING ? STR_NONE : buf_str(&s->input));
+    read_rest(s);
+    s->running = false;
+    if (s->doomed)
+        destroy(s);
 }
 
 /* ---- input ---- */
@@ -454,7 +454,7 @@ static enum input read_some(struct session *s, char *p, size_t n, size_t *ret_n)
 static void read_input(struct session *s)
 {
     char *p = s->smtpd->scratch;
-    for (int i = 0; i < READS_PER_TURN && !s->doomed; i++) {
+    for (int i = 0; !s->doomed && (i < READS_PER_TURN || (s->tls && tls_pending(s->tls))); i++) {
         if (s->input.n || s->no_more_input || s->phase != SESSION_TALK || s->tls_wanted)
             return;
         size_t n;
@@ -475,6 +475,13 @@ static void read_input(struct session *s)
     }
 }
 
+/* What TLS has taken off the socket and not given out yet does not make the descriptor readable again. */
+static void read_rest(struct session *s)
+{
+    if (!s->doomed && s->tls && s->phase == SESSION_TALK && tls_pending(s->tls))
+        read_input(s);
+}
+
 static void on_ready(void *arg, unsigned events)
 {
     struct session *s = arg;
@@ -486,6 +493,8 @@ static void on_ready(void *arg, unsigned events)
             run(s, buf_str(&s->input));
         if (!s->doomed && ((events & LOOP_READ) || tls_holds_input(s)))
             read_input(s);
+        else
+            read_rest(s);
     }
     s->running = false;
     if (s->doomed)
