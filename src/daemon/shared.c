@@ -92,8 +92,11 @@ static uint64_t hash_address(const struct table *table, const unsigned char key[
     for (size_t i = 0; i < 16; i += 8) {
         uint64_t v;
         memcpy(&v, key + i, sizeof v);
-        h = (h ^ v) * 0x9e3779b97f4a7c15u;
-        h ^= h >> 29;
+        /* The octets that differ are the last ones, so the highest bits: they must reach the lowest (murmur3's end). */
+        h ^= v;
+        h = (h ^ h >> 33) * 0xff51afd7ed558ccdu;
+        h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53u;
+        h ^= h >> 33;
     }
     return h;
 }
