@@ -117,9 +117,14 @@ static void on_poll(uv_poll_t *uv, int status, int events)
 {
     struct loop_fd *fd = uv->data;
     unsigned ready = 0;
-    /* An error shows as readable: the read that follows says what it is. */
-    if (status < 0)
-        ready = fd->wanted;
+    /* An error shows as whatever is waited for: the read or write that follows says what it is. libuv has stopped
+     * watching; not every error is the end of a descriptor (a refused datagram), so the watch goes on. */
+    if (status < 0) {
+        unsigned wanted = fd->wanted;
+        ready = wanted;
+        fd->wanted = 0;
+        loop_fd_want(fd, wanted);
+    }
     if (events & (UV_READABLE | UV_DISCONNECT))
         ready |= LOOP_READ;
     if (events & UV_WRITABLE)

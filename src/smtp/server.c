@@ -83,6 +83,11 @@ void smtp_server_set_policy(struct smtp_server *s, const struct smtp_server_poli
     s->policy = *policy;
 }
 
+void smtp_server_set_hostname(struct smtp_server *s, struct str hostname)
+{
+    s->hostname = hostname;
+}
+
 struct buf *smtp_server_output(struct smtp_server *s)
 {
     return &s->out;

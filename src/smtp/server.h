@@ -163,6 +163,8 @@ void smtp_server_greet(struct smtp_server *s, int64_t now_ms);
 /* The greeting is this refusal (421, 554), and CLOSE follows. `text` as in smtp_server_reject(). */
 void smtp_server_greet_refuse(struct smtp_server *s, unsigned code, const char *enhanced, const char *text);
 void smtp_server_set_policy(struct smtp_server *s, const struct smtp_server_policy *policy);
+/* The virtual server is another one (SNI): before the greeting, or before smtp_server_tls_started(). Borrowed. */
+void smtp_server_set_hostname(struct smtp_server *s, struct str hostname);
 
 /* now_ms: monotonic. See the top of this file. */
 void smtp_server_feed(struct smtp_server *s, struct str in, int64_t now_ms, size_t *ret_used,

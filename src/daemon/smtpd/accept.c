@@ -37,9 +37,13 @@ void accept_ready(void *arg, unsigned events)
         if (fd < 0) {
             if (errno == EINTR || errno == ECONNABORTED)
                 continue;
-            if (errno != EAGAIN)
-                log_event(smtpd->ctx->log, LOG_LEVEL_ERROR, "smtpd.accept.failed", "%s: %s", listener->text,
-                          strerror(errno));
+            if (errno == EAGAIN)
+                return;
+            log_event(smtpd->ctx->log, LOG_LEVEL_ERROR, "smtpd.accept.failed", "%s: %s", listener->text,
+                      strerror(errno));
+            /* Descriptors or memory are out: the connection stays in the queue and would wake us for ever. The next
+             * sweep tries again. */
+            loop_fd_want(listener->watch, 0);
             return;
         }
         unsigned char address[16];

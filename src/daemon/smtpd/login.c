@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "daemon/smtpd/smtpd.h"
+#include "io/now.h"
 
 static void forget_attempt(struct session *s)
 {
@@ -14,6 +15,7 @@ static void forget_attempt(struct session *s)
 static bool unavailable(struct session *s)
 {
     ask_forget(s->smtpd->asks, s);
+    s->owed_since_ms = 0;
     smtp_server_auth_done(s->machine, false, 454, "4.7.0", "Authentication is not available for the moment, try again later");
     return true;
 }
@@ -48,6 +50,7 @@ static bool begin(struct session *s, const struct smtp_server_event *event)
     ipc_put_auth_start(&body, &m);
     int rc = body.failed ? ERR_LIMIT : channel_send(smtpd->auth, IPC_AUTH_START, id, buf_str(&body));
     buf_wipe(&body);
+    s->owed_since_ms = now_mono_ms();
     return rc < 0 ? unavailable(s) : false;
 }
 
@@ -55,6 +58,7 @@ static bool respond(struct session *s, const struct smtp_server_event *event)
 {
     if (!s->smtpd->auth || !s->ask_id || channel_send(s->smtpd->auth, IPC_AUTH_STEP, s->ask_id, event->data) < 0)
         return unavailable(s);
+    s->owed_since_ms = now_mono_ms();
     return false;
 }
 
@@ -63,6 +67,7 @@ void smtpd_login_cancel(struct session *s)
     if (s->ask_id && s->mechanism && s->smtpd->auth)
         channel_send(s->smtpd->auth, IPC_AUTH_CANCEL, s->ask_id, STR_NONE);
     ask_forget(s->smtpd->asks, s);
+    s->owed_since_ms = 0;
 }
 
 bool smtpd_login_event(struct session *s, const struct smtp_server_event *event)
@@ -93,7 +98,8 @@ static void verdict(struct session *s, const struct ipc_auth_done *m)
     s->auth_result = accepted ? "accepted" : m->result == IPC_AUTH_TEMPORARY ? "temporary" : "rejected";
     if (accepted)
         s->rights = m->rights;
-    smtp_server_auth_done(s->machine, accepted, accepted ? 0 : m->code, enhanced[0] ? enhanced : NULL,
+    unsigned code = m->code >= 400 && m->code < 600 ? m->code : 535; /* the machine takes no other refusal */
+    smtp_server_auth_done(s->machine, accepted, accepted ? 0 : code, enhanced[0] ? enhanced : NULL,
                           text[0] ? text : NULL);
     session_set_policy(s);
 }
@@ -106,9 +112,12 @@ void smtpd_login_message(struct smtpd *smtpd, unsigned type, uint32_t id, struct
             mail_user_answer(s, body.n == 1 ? (unsigned char)body.p[0] : 2);
         return;
     }
-    struct session *s = ask_answered(smtpd->asks, ASK_AUTH, id, type == IPC_AUTH_CHALLENGE);
-    if (!s)
-        return; /* the session ended meanwhile */
+    struct session *s = ask_answered(smtpd->asks, ASK_AUTH, id, true);
+    if (!s || !s->owed_since_ms)
+        return; /* the session ended meanwhile; or it is the client's turn, and auth spoke out of it */
+    s->owed_since_ms = 0;
+    if (type != IPC_AUTH_CHALLENGE)
+        ask_forget(smtpd->asks, s);
     if (type == IPC_AUTH_CHALLENGE) {
         smtp_server_auth_challenge(s->machine, body);
     } else {
@@ -121,9 +130,13 @@ void smtpd_login_message(struct smtpd *smtpd, unsigned type, uint32_t id, struct
     session_resume(s);
 }
 
+/* The question is forgotten already. While it is the client's turn the machine takes no answer: the next response finds
+ * that there is no question. */
 static void fail_auth(struct session *s)
 {
-    smtp_server_auth_done(s->machine, false, 454, "4.7.0", "Authentication is not available for the moment, try again later");
+    if (!s->owed_since_ms)
+        return;
+    unavailable(s);
     session_resume(s);
 }
 
@@ -136,4 +149,16 @@ void smtpd_login_auth_gone(struct smtpd *smtpd)
 {
     asks_fail(smtpd->asks, ASK_AUTH, fail_auth);
     asks_fail(smtpd->asks, ASK_USER, fail_user);
+}
+
+void smtpd_login_overdue(struct session *s)
+{
+    log_event(s->smtpd->ctx->log, LOG_LEVEL_ERROR, "smtpd.auth.overdue", "session %s: the auth process has not answered", s->id);
+    if (ask_answered(s->smtpd->asks, ASK_USER, s->ask_id, false)) {
+        fail_user(s);
+        return;
+    }
+    smtpd_login_cancel(s);
+    unavailable(s);
+    session_resume(s);
 }

@@ -15,11 +15,11 @@
 enum { STRIP_PATTERNS_MAX = 64, REPLY_BYTES = 512, ENVELOPE_ARENA_BYTES = 8 << 20 };
 
 struct mail {
-    struct spool_message *message;       /* NULL before DATA and after a commit was begun */
+    struct spool_message *message;
     struct smtp_header header;
     struct str strip[STRIP_PATTERNS_MAX];
     struct err error;                    /* why the content cannot be kept; code 0: it can */
-    struct session *session;             /* NULL: the session ended while the spool was syncing */
+    struct session *session;
     struct smtp_server_transaction *transaction;
     bool committing;
 };
@@ -94,6 +94,7 @@ static bool look_up_user(struct session *s, const struct smtp_server_recipient *
         return true;
     }
     s->asked = r;
+    s->owed_since_ms = now_mono_ms();
     return false;
 }
 
@@ -157,6 +158,7 @@ void mail_user_answer(struct session *s, unsigned answer)
 {
     const struct smtp_server_recipient *r = s->asked;
     s->asked = NULL;
+    s->owed_since_ms = 0;
     if (answer == 1)
         accept_recipient(s, false);
     else if (answer == 0)
@@ -212,8 +214,6 @@ static bool add_prefix(void *arg, uint64_t id, const char *queue_id, struct buf 
 {
     (void)id;
     const struct mail *m = arg;
-    if (!m->session)
-        return true;
     const struct session *s = m->session;
     if (!tell_received(s, m->transaction, str_of(queue_id), out))
         return false;
@@ -313,7 +313,7 @@ static bool begin_commit(struct session *s, struct mail *m)
     struct spool_envelope e = {
         .arrival_wall_ms = now_wall_ms(), .server = str_of(s->server->conf->name), .session = str_of(s->id),
         .client_address = str_of(client), .client_name = STR("unknown"), .helo = smtp_server_helo(s->machine),
-        .protocol = str_of(tell_protocol(s, t)), .user = str_of(s->user), .tls = str_of(tls),
+        .protocol = str_of(tell_protocol(s, t)), .user = tell_user(s), .tls = str_of(tls),
     };
     struct arena arena;
     arena_init(&arena, ENVELOPE_ARENA_BYTES);

@@ -23,15 +23,17 @@ enum {
     TLS_HANDSHAKE_MS = 30000,
     CLOSING_MS = 5000,
     DISCARD_MAX_BYTES = 256 * 1024,
+    ASK_MS = 120000, /* auth has deadlines of its own; this one is for an auth that hangs */
 };
 
 static const char all_mechanisms[] = "SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN";
 
 static void run(struct session *s, struct str in);
-static void read_rest(struct session *s);
 
 static void unlink_session(struct session *s)
 {
+    if (s->smtpd->next_visited == s)
+        s->smtpd->next_visited = s->next;
     *s->prev = s->next;
     if (s->next)
         s->next->prev = s->prev;
@@ -164,8 +166,9 @@ static void tls_done(struct session *s)
 {
     bool first = s->phase == SESSION_HANDSHAKE && !s->starttls;
     s->phase = SESSION_TALK;
-    s->tls_deadline_ms = 0;
+    s->deadline_ms = 0;
     choose_server_by_sni(s);
+    smtp_server_set_hostname(s->machine, str_of(s->server->conf->name));
     if (!first) {
         smtp_server_tls_started(s->machine);
         s->rights = 0; /* nothing learned in clear text counts any more */
@@ -179,14 +182,12 @@ static void tls_done(struct session *s)
 static void handshake(struct session *s)
 {
     enum tls_result result = tls_handshake(s->tls);
-    if (result == TLS_DONE) {
+    if (result == TLS_DONE)
         tls_done(s);
-        read_rest(s);
-    } else if (result == TLS_FAILED || result == TLS_CLOSED) {
+    else if (result == TLS_FAILED || result == TLS_CLOSED)
         tls_failed(s);
-    } else {
+    else
         watch_for(s, result);
-    }
 }
 
 void session_tls_ready(void *arg)
@@ -207,7 +208,7 @@ static void begin_tls(struct session *s)
     struct err err = { 0 };
     s->tls_wanted = false;
     s->phase = SESSION_HANDSHAKE;
-    s->tls_deadline_ms = now_mono_ms() + TLS_HANDSHAKE_MS;
+    s->deadline_ms = now_mono_ms() + TLS_HANDSHAKE_MS;
     if (tls_server_session_new(s->server->tls, s->listener->sni, s->fd, &s->input, session_tls_ready, s, &s->tls,
                                &err) < 0) {
         log_event(s->smtpd->ctx->log, LOG_LEVEL_ERROR, "tls.failed", "%s", err.text);
@@ -280,6 +281,7 @@ static bool on_starttls(struct session *s, const struct smtp_server_event *event
         return true; /* octets came behind the command: the machine has refused it */
     s->starttls = true;
     s->tls_wanted = true;
+    s->deadline_ms = now_mono_ms() + TLS_HANDSHAKE_MS; /* the 220 must get out, too */
     return false;
 }
 
@@ -288,6 +290,17 @@ static bool on_abort(struct session *s, const struct smtp_server_event *event)
     (void)event;
     mail_discard(s);
     return true;
+}
+
+/* The machine takes no answer any more: whatever is still being asked or stored is forgotten now, not only when the
+ * last reply has gone out. */
+static bool on_close(struct session *s)
+{
+    smtpd_login_cancel(s);
+    mail_discard(s);
+    s->phase = SESSION_CLOSING;
+    s->deadline_ms = now_mono_ms() + CLOSING_MS;
+    return false;
 }
 
 /* How each event is met. True: feed again; false: stop here (an answer comes later, or nothing more to do). */
@@ -306,11 +319,12 @@ static bool on_event(struct session *s, const struct smtp_server_event *event)
     case SMTP_SERVER_COMMIT: return mail_event(s, event);
     case SMTP_SERVER_ABORT: return on_abort(s, event);
     case SMTP_SERVER_FLUSH: return flush(s);
-    case SMTP_SERVER_CLOSE:
-        s->phase = SESSION_CLOSING;
-        s->tls_deadline_ms = now_mono_ms() + CLOSING_MS;
-        return false;
+    case SMTP_SERVER_CLOSE: return on_close(s);
     case SMTP_SERVER_READ:
+        if (!s->no_more_input)
+            return false;
+        smtp_server_lost(s->machine); /* all that came before the peer's end has had its answer */
+        return true;
     case SMTP_SERVER_WAIT: return false;
     }
     return false;
@@ -319,7 +333,7 @@ static bool on_event(struct session *s, const struct smtp_server_event *event)
 static void keep_rest(struct session *s, struct str rest)
 {
     if (s->phase == SESSION_CLOSING) {
-        buf_done(&s->input);
+        buf_wipe(&s->input);
         return;
     }
     bool inside = s->input.n && rest.p >= s->input.p && rest.p <= s->input.p + s->input.n;
@@ -327,10 +341,20 @@ static void keep_rest(struct session *s, struct str rest)
         buf_consume(&s->input, (size_t)(rest.p - s->input.p));
     } else {
         assert(s->input.n == 0);
-        buf_add(&s->input, rest); /* at most one read, which fits */
+        if (!buf_add(&s->input, rest)) { /* at most one read, which fits: memory is out. No octet may go missing */
+            s->no_more_input = true;
+            end(s);
+        }
     }
     if (s->input.n == 0)
-        buf_done(&s->input); /* an idle session holds no buffer */
+        buf_wipe(&s->input); /* an idle session holds no buffer, and this one may have held a password */
+}
+
+/* TLS reads ahead: what came with the end of the handshake, or behind the last record, may wait inside it. Once a read
+ * has said that no whole record is there, only the socket can bring more. */
+static bool tls_holds_input(const struct session *s)
+{
+    return s->tls && !s->tls_read_dry && tls_pending(s->tls);
 }
 
 static void after_run(struct session *s)
@@ -351,8 +375,12 @@ static void after_run(struct session *s)
         return;
     }
     unsigned want = out_done ? 0 : LOOP_WRITE;
-    if (s->phase == SESSION_TALK && s->input.n == 0 && !s->no_more_input && out_done && !s->tls_wanted)
+    if (s->phase == SESSION_TALK && s->input.n == 0 && !s->no_more_input && out_done && !s->tls_wanted) {
         want |= LOOP_READ;
+        /* Octets inside TLS do not make the descriptor readable; that it is writable wakes us in the next turn. */
+        if (tls_holds_input(s))
+            want |= LOOP_WRITE;
+    }
     loop_fd_want(s->watch, want);
 }
 
@@ -383,65 +411,63 @@ void session_resume(struct session *s)
 {
     if (s->running || s->doomed || s->phase == SESSION_HANDSHAKE)
         return; /* the running feed goes on by itself */
-    s->running = true;
-    run(s, s->phase == SESSION_CLOSING ? STR_NONE : buf_str(&s->input));
-    read_rest(s);
-    s->running = false;
-    if (s->doomed)
-        destroy(s);
+    if (s->phase == SESSION_CLOSING)
+        run(s, STR_NONE);
+    else
+        run(s, buf_str(&s->input));
 }
 
 /* ---- input ---- */
 
-static void peer_gone(struct session *s)
+enum input { INPUT_SOME, INPUT_NONE_NOW, INPUT_ENDED /* the peer may still read */, INPUT_LOST };
+
+static void input_over(struct session *s, enum input how)
 {
     s->no_more_input = true;
-    smtp_server_lost(s->machine);
-    run(s, STR_NONE);
+    if (how == INPUT_LOST)
+        smtp_server_lost(s->machine);
+    run(s, STR_NONE); /* after INPUT_ENDED: an answer that is owed is waited for, and sent */
 }
 
-/* Octets read into *ret_p; 0: none now; negative: the peer is gone. */
-static ssize_t read_some(struct session *s, char *p, size_t n)
+static enum input read_some(struct session *s, char *p, size_t n, size_t *ret_n)
 {
+    *ret_n = 0;
     if (s->tls) {
-        size_t got = 0;
-        enum tls_result result = tls_read(s->tls, p, n, &got);
-        if (result == TLS_DONE)
-            return (ssize_t)got;
-        return result == TLS_WANT_READ || result == TLS_WANT_WRITE ? 0 : -1;
+        enum tls_result result = tls_read(s->tls, p, n, ret_n);
+        s->tls_read_dry = result != TLS_DONE;
+        return result == TLS_DONE                                     ? INPUT_SOME
+               : result == TLS_WANT_READ || result == TLS_WANT_WRITE ? INPUT_NONE_NOW
+                                                                      : INPUT_LOST;
     }
     ssize_t got = recv(s->fd, p, n, MSG_DONTWAIT);
-    if (got > 0)
-        return got;
-    return got < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;
+    if (got < 0)
+        return errno == EAGAIN || errno == EINTR ? INPUT_NONE_NOW : INPUT_LOST;
+    *ret_n = (size_t)got;
+    return got ? INPUT_SOME : INPUT_ENDED;
 }
 
 static void read_input(struct session *s)
 {
     char *p = s->smtpd->scratch;
-    for (int i = 0; !s->doomed && (i < READS_PER_TURN || (s->tls && tls_pending(s->tls))); i++) {
+    for (int i = 0; i < READS_PER_TURN && !s->doomed; i++) {
         if (s->input.n || s->no_more_input || s->phase != SESSION_TALK || s->tls_wanted)
             return;
-        ssize_t n = read_some(s, p, SMTPD_READ_BYTES);
-        if (n < 0) {
-            peer_gone(s);
+        size_t n;
+        enum input how = read_some(s, p, SMTPD_READ_BYTES, &n);
+        if (how == INPUT_NONE_NOW)
+            return;
+        if (how != INPUT_SOME) {
+            input_over(s, how);
             return;
         }
-        if (n == 0)
-            return;
-        s->octets_in += (uint64_t)n;
-        run(s, str_slice(p, (size_t)n));
+        s->octets_in += n;
+        run(s, str_slice(p, n));
+        if (!smtp_server_authenticated(s->machine))
+            explicit_bzero(p, n); /* a password may have been among it */
         /* A short read has emptied the socket; TLS may hold more than the socket shows. */
-        if ((size_t)n < SMTPD_READ_BYTES && !s->doomed && !(s->tls && tls_pending(s->tls)))
+        if (n < SMTPD_READ_BYTES && !s->doomed && !(s->tls && tls_pending(s->tls)))
             return;
     }
-}
-
-/* What TLS has taken off the socket and not given out yet does not make the descriptor readable again. */
-static void read_rest(struct session *s)
-{
-    if (!s->doomed && s->tls && s->phase == SESSION_TALK && tls_pending(s->tls))
-        read_input(s);
 }
 
 static void on_ready(void *arg, unsigned events)
@@ -453,10 +479,8 @@ static void on_ready(void *arg, unsigned events)
     } else {
         if (events & LOOP_WRITE)
             run(s, buf_str(&s->input));
-        if ((events & LOOP_READ) && !s->doomed)
+        if (!s->doomed && ((events & LOOP_READ) || tls_holds_input(s)))
             read_input(s);
-        else
-            read_rest(s);
     }
     s->running = false;
     if (s->doomed)
@@ -476,10 +500,9 @@ static int make_machine(struct session *s)
         .hostname = str_of(s->server->conf->name), .banner = STR("Postern"), .limits = &s->server->limits,
         .auth_budget = &s->smtpd->auth_budget,
     };
-    if (s->server->protocol_log) {
-        options.trace = tell_trace;
-        options.trace_arg = s;
-    }
+    /* Also when this server keeps no log: SNI may name one that does. */
+    options.trace = tell_trace;
+    options.trace_arg = s;
     return smtp_server_new(&options, &s->machine);
 }
 
@@ -574,9 +597,13 @@ void session_shutdown(struct session *s)
 
 void session_sweep(struct session *s, int64_t now_ms)
 {
-    if (s->phase != SESSION_TALK) {
-        if (s->tls_deadline_ms && s->tls_deadline_ms <= now_ms)
+    if (s->phase != SESSION_TALK || s->tls_wanted) {
+        if (s->deadline_ms <= now_ms)
             end(s);
+        return;
+    }
+    if (s->owed_since_ms && now_ms - s->owed_since_ms >= ASK_MS) {
+        smtpd_login_overdue(s);
         return;
     }
     if (smtp_server_deadline_ms(s->machine) > now_ms)

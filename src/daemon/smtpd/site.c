@@ -208,6 +208,13 @@ void smtpd_site_listen(struct site *site)
     }
 }
 
+void smtpd_site_accept_again(struct site *site)
+{
+    for (size_t i = 0; i < site->n_listeners; i++)
+        if (site->listener[i].watch)
+            loop_fd_want(site->listener[i].watch, LOOP_READ);
+}
+
 void smtpd_site_stop_listening(struct site *site)
 {
     for (size_t i = 0; i < site->n_listeners; i++) {

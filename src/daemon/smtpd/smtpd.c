@@ -120,7 +120,8 @@ static void on_auth_closed(void *arg, const struct err *why)
 {
     (void)arg, (void)why;
     channel_free(&smtpd.auth);
-    smtpd_login_auth_gone(&smtpd);
+    if (smtpd.asks)
+        smtpd_login_auth_gone(&smtpd);
 }
 
 static const struct channel_handlers auth_handlers = { .message = on_auth_message, .closed = on_auth_closed };
@@ -168,6 +169,7 @@ static void peer(struct role_ctx *ctx, enum role_id role, unsigned index, const 
             spool_writer_held(smtpd.writer, say_held, NULL);
         }
     } else if (role == ROLE_AUTH) {
+        on_auth_closed(NULL, NULL); /* a successor: what waits at the one before will not be answered */
         open_peer(&auth_handlers, fds[0], &smtpd.auth);
     } else if (role == ROLE_KEYS) {
         open_keys(fds[0]);
@@ -228,8 +230,10 @@ static void configured(struct role_ctx *ctx)
 
 static void finish_drain(void)
 {
-    if (smtpd.draining && smtpd.n_sessions == 0 && spool_writer_idle(smtpd.writer))
-        loop_stop(smtpd.ctx->loop);
+    if (!smtpd.draining || smtpd.n_sessions || !spool_writer_idle(smtpd.writer))
+        return;
+    smtpd_site_unref(&smtpd.site); /* writes out its logs */
+    loop_stop(smtpd.ctx->loop);
 }
 
 void smtpd_session_ended(struct smtpd *which)
@@ -238,14 +242,26 @@ void smtpd_session_ended(struct smtpd *which)
     finish_drain();
 }
 
+/* `each` may end any session: a handshake that ends makes room for another, which may fail then and there. */
+static void each_session(void (*each)(struct session *s))
+{
+    for (struct session *s = smtpd.sessions; s; s = smtpd.next_visited) {
+        smtpd.next_visited = s->next;
+        each(s);
+    }
+}
+
+static void sweep_session(struct session *s)
+{
+    session_sweep(s, now_mono_ms());
+}
+
 static void on_sweep(void *arg)
 {
     (void)arg;
-    int64_t now_ms = now_mono_ms();
-    for (struct session *s = smtpd.sessions, *next; s; s = next) {
-        next = s->next;
-        session_sweep(s, now_ms);
-    }
+    each_session(sweep_session);
+    if (smtpd.site && !smtpd.draining)
+        smtpd_site_accept_again(smtpd.site);
     loop_timer_set(smtpd.sweep, SWEEP_MS);
     finish_drain();
 }
@@ -283,10 +299,7 @@ static void drain(struct role_ctx *ctx)
     (void)ctx;
     smtpd.draining = true;
     smtpd_site_stop_listening(smtpd.site);
-    for (struct session *s = smtpd.sessions, *next; s; s = next) {
-        next = s->next;
-        session_shutdown(s);
-    }
+    each_session(session_shutdown);
     finish_drain();
 }
 

@@ -80,6 +80,7 @@ struct smtpd {
     struct asks *asks;
     struct smtp_server_budget auth_budget;
     struct session *sessions;            /* doubly linked */
+    struct session *next_visited;        /* by each_session() in smtpd.c; moves on when that one goes */
     uint32_t n_sessions, n_processes;
     struct loop_timer *sweep;
     uint64_t id_base, id_count;
@@ -91,6 +92,8 @@ void smtpd_site_stage(struct smtpd *smtpd, const struct ipc_file *file, int fd);
 /* Builds the site of smtpd->ctx->conf from what is staged; on failure the old one stays. */
 int smtpd_site_build(struct smtpd *smtpd, struct site **ret_site, struct err *err);
 void smtpd_site_listen(struct site *site);
+/* Takes up what accept.c stopped watching because nothing more could be accepted. */
+void smtpd_site_accept_again(struct site *site);
 void smtpd_site_stop_listening(struct site *site);
 struct site *smtpd_site_ref(struct site *site);
 void smtpd_site_unref(struct site **site);
@@ -119,11 +122,14 @@ struct session {
     struct mail *mail;                   /* from the DATA event to COMMIT's answer, and its recipients' questions */
     uint32_t ask_id;                     /* 0: nothing is being asked */
     const struct smtp_server_recipient *asked; /* whose user is being looked up */
-    int64_t begun_mono_ms, begun_wall_ms, tls_deadline_ms;
+    int64_t begun_mono_ms, begun_wall_ms;
+    int64_t deadline_ms;                 /* of a handshake, or of the last reply's way out */
+    int64_t owed_since_ms;               /* auth owes an answer since then; 0: it owes none */
     int shared_slot, fd;
     uint16_t port;
     uint8_t phase;
     bool running, doomed, tls_wanted, no_more_input, starttls;
+    bool tls_read_dry;                   /* the last read found no whole record inside TLS */
     unsigned char address[16];
     char id[SMTPD_ID_BYTES];
     /* For the session log and the envelope. */
@@ -150,6 +156,8 @@ void mail_user_answer(struct session *s, unsigned answer);
 /* ---- login.c ---- */
 bool smtpd_login_event(struct session *s, const struct smtp_server_event *event);
 void smtpd_login_cancel(struct session *s);
+/* What auth was asked has waited too long: the peer gets a temporary refusal. */
+void smtpd_login_overdue(struct session *s);
 void smtpd_login_message(struct smtpd *smtpd, unsigned type, uint32_t id, struct str body);
 void smtpd_login_auth_gone(struct smtpd *smtpd);
 
@@ -161,6 +169,8 @@ bool tell_missing_headers(const struct session *s, const struct smtp_header *hea
                           struct buf *out);
 /* "ESMTPSA" … */
 const char *tell_protocol(const struct session *s, const struct smtp_server_transaction *t);
+/* Who has proven to be who; empty: nobody. s->user may be only what somebody said. */
+struct str tell_user(const struct session *s);
 void tell_queued(const struct session *s, const char *queue_id);
 void tell_refused(const struct session *s, const char *what, struct str address, unsigned code, const char *text);
 void tell_trace(void *session, bool from_client, struct str line);

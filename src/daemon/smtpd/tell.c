@@ -51,14 +51,20 @@ bool tell_missing_headers(const struct session *s, const struct smtp_header *hea
     return !out->failed;
 }
 
+struct str tell_user(const struct session *s)
+{
+    return smtp_server_authenticated(s->machine) ? str_of(s->user) : STR_NONE;
+}
+
 void tell_queued(const struct session *s, const char *queue_id)
 {
     char client[NETWORK_TEXT_BYTES];
     network_address_format(s->address, client);
     struct log *log = s->smtpd->ctx->log;
-    if (s->user && s->mechanism)
-        log_mail(log, LOG_LEVEL_INFO, "smtpd", "%s: client=unknown[%s]:%u, sasl_method=%s, sasl_username=%s, session=%s",
-                 queue_id, client, s->port, s->mechanism, s->user, s->id);
+    struct str user = tell_user(s);
+    if (user.n && s->mechanism)
+        log_mail(log, LOG_LEVEL_INFO, "smtpd", "%s: client=unknown[%s]:%u, sasl_method=%s, sasl_username=%.*s, session=%s",
+                 queue_id, client, s->port, s->mechanism, STR_ARG(user), s->id);
     else
         log_mail(log, LOG_LEVEL_INFO, "smtpd", "%s: client=unknown[%s]:%u, session=%s", queue_id, client, s->port, s->id);
 }
@@ -98,6 +104,8 @@ static void add_printable(struct buf *b, struct str line)
 void tell_trace(void *arg, bool from_client, struct str line)
 {
     const struct session *s = arg;
+    if (!s->server->protocol_log)
+        return;
     char time[CLOCK_TEXT_BYTES], client[NETWORK_TEXT_BYTES];
     clock_rfc3339(now_wall_ms(), time);
     network_address_format(s->address, client);
