@@ -16,6 +16,17 @@ static const char usage[] = "usage: posternd [-c FILE] [-f]\n"
                             "  -f        stay in the foreground\n"
                             "See posternd(8).\n";
 
+/* Whoever starts us may have closed them; a socket that took such a number would get what is meant for stderr. */
+static void hold_standard_descriptors(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 static int run_role(const char *name, const char *index_text)
 {
     uint64_t index = 0;
@@ -46,6 +57,11 @@ static int run_in_background(const char *config_path)
     if (pid == 0) {
         close(fds[0]);
         setsid();
+        /* A script that reads our output must see its end; stderr stays, the log may go there. */
+        int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (nothing < 0 || dup2(nothing, STDIN_FILENO) < 0 || dup2(nothing, STDOUT_FILENO) < 0)
+            return EX_OSERR;
+        close(nothing);
         struct master_options options = { config_path, tell_parent_ready, &fds[1] };
         return master_main(&options);
     }
@@ -65,6 +81,7 @@ int main(int argc, char **argv)
         { "help", no_argument, NULL, 'h' },       { "version", no_argument, NULL, 'V' },
         { 0 },
     };
+    hold_standard_descriptors();
     const char *config_path = "/etc/postern/postern.conf", *role = NULL, *index = NULL;
     bool foreground = false;
     for (int c; (c = getopt_long(argc, argv, "c:f", longs, NULL)) != -1;) {

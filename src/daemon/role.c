@@ -179,14 +179,21 @@ static int read_until_go(struct role_process *process, int master_fd, uint32_t *
     int rc = channel_reader_new(master_fd, &reader);
     if (rc < 0)
         return err_set(err, rc, "out of memory");
-    for (;;) {
+    /* Behind GO in the same packet may stand what master sent since, a successor's channel for one. */
+    for (bool told_to_go = false; !told_to_go || channel_reader_has_more(reader);) {
         unsigned type;
+        uint32_t id;
         struct str body;
         struct channel_fds fds;
-        rc = channel_reader_next(reader, &type, ret_generation, &body, &fds, err);
-        if (rc < 0 || type == IPC_GO)
+        rc = channel_reader_next(reader, &type, &id, &body, &fds, err);
+        if (rc < 0)
             break;
-        rc = take_message(process, type, *ret_generation, body, &fds, err);
+        if (type == IPC_GO) {
+            told_to_go = true;
+            *ret_generation = id;
+            continue;
+        }
+        rc = take_message(process, type, id, body, &fds, err);
         for (size_t i = 0; i < fds.n; i++)
             if (fds.fd[i] >= 0)
                 close(fds.fd[i]);
@@ -230,7 +237,7 @@ static int close_sandbox(struct role_process *process, struct err *err)
 }
 
 /* As many descriptors as the hard limit allows: each session is one. */
-static void raise_descriptor_limit(void)
+void role_raise_descriptor_limit(void)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
@@ -286,7 +293,7 @@ int role_main(const struct role *role, unsigned index, int master_fd)
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
     prctl(PR_SET_NAME, role->process_name, 0, 0, 0);
-    raise_descriptor_limit();
+    role_raise_descriptor_limit();
 
     static struct role_process process; /* as long as the process */
     process.role = role;

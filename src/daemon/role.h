@@ -59,5 +59,8 @@ void role_say_ready(struct role_ctx *ctx);
 /* The whole of an opened file or memfd, from its beginning whatever its offset is. */
 int role_read_file(int fd, struct buf *into, struct err *err);
 
+/* As many descriptors as the hard limit allows. */
+void role_raise_descriptor_limit(void);
+
 /* The whole life of a role's process; returns its exit status (sysexits). */
 int role_main(const struct role *role, unsigned index, int master_fd);

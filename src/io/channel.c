@@ -128,14 +128,14 @@ static void destroy(struct channel *ch)
     for (struct packet *p = ch->first, *next; p; p = next) {
         next = p->next;
         close_fds(p->fd, p->n_fds);
-        buf_done(&p->data);
+        buf_wipe(&p->data);
         free(p);
     }
     if (ch->spare) {
-        buf_done(&ch->spare->data);
+        buf_wipe(&ch->spare->data);
         free(ch->spare);
     }
-    buf_done(&ch->in);
+    buf_wipe(&ch->in);
     free(ch);
 }
 
@@ -190,6 +190,7 @@ static void read_packets(struct channel *ch)
             return;
         }
         dispatch_packet(ch, fds, n_fds);
+        explicit_bzero(ch->in.p, (size_t)n);
     }
 }
 
@@ -222,6 +223,8 @@ static void release_packet(struct channel *ch, struct packet *p)
     close_fds(p->fd, p->n_fds);
     p->n_fds = 0;
     p->next = NULL;
+    if (p->data.n)
+        explicit_bzero(p->data.p, p->data.n); /* AUTH passes through here */
     buf_clear(&p->data);
     if (ch->spare) {
         buf_done(&p->data);
@@ -236,7 +239,8 @@ static void send_queue(struct channel *ch)
 {
     while (ch->first && !ch->broken) {
         struct packet *p = ch->first;
-        ssize_t n = send_packet(ch->fd, p);
+        /* Memory was out for what should have been in it; an empty packet would be the end to its reader. */
+        ssize_t n = p->data.n ? send_packet(ch->fd, p) : 0;
         if (n == -EAGAIN || n == -ENOBUFS || n == -ETOOMANYREFS)
             break;
         if (n < 0) {
@@ -433,6 +437,11 @@ int channel_reader_next(struct channel_reader *reader, unsigned *ret_type, uint3
                       ret_body, ret_fds))
         return err_set(err, ERR_SYNTAX, "the other side sent a malformed message");
     return 0;
+}
+
+bool channel_reader_has_more(const struct channel_reader *reader)
+{
+    return reader->packet.rest.n > 0;
 }
 
 void channel_reader_free(struct channel_reader **reader)

@@ -56,4 +56,6 @@ struct channel_reader;
 int channel_reader_new(int fd, struct channel_reader **ret_reader);
 int channel_reader_next(struct channel_reader *reader, unsigned *ret_type, uint32_t *ret_id, struct str *ret_body,
                         struct channel_fds *ret_fds, struct err *err);
+/* More messages of the packet that the last one was in. */
+bool channel_reader_has_more(const struct channel_reader *reader);
 void channel_reader_free(struct channel_reader **reader);

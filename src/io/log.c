@@ -6,8 +6,11 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -16,6 +19,7 @@
 
 enum {
     LINE_MAX_BYTES = 8 * 1024,
+    LINE_END_BYTES = 8,           /* kept free for what closes a line */
     PENDING_MAX_BYTES = 1024 * 1024,
     FLUSH_AT_BYTES = 32 * 1024,
 };
@@ -31,7 +35,7 @@ struct log {
     enum destination to;
     enum log_level level;
     int fd, pid;
-    bool json, batched;
+    bool json, batched, regular;
     uint64_t lost;
 };
 
@@ -74,6 +78,12 @@ int log_open_destination(const char *to, int *ret_fd, struct err *err)
     return 0;
 }
 
+static bool is_regular(int fd)
+{
+    struct stat st;
+    return fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 static void on_turn(void *arg)
 {
     log_flush(arg);
@@ -86,6 +96,7 @@ int log_new(struct loop *loop, const char *process, const struct log_options *op
     if (!log)
         return err_set(err, -ENOMEM, "out of memory for the log");
     log->fd = options->fd;
+    log->regular = is_regular(options->fd);
     log->json = options->json;
     log->level = options->level;
     log->pid = (int)getpid();
@@ -128,14 +139,32 @@ void log_set_fd(struct log *log, int fd)
     if (log->fd >= 0)
         close(log->fd);
     log->fd = fd;
+    log->regular = is_regular(fd);
+}
+
+/* How much to write at once. A pipe or terminal is shared with other processes and may block: it gets whole lines that
+ * fit into one atomic write, and only when it has room for them; 0: it has none. */
+static size_t next_write(int fd, bool regular, struct str s)
+{
+    if (regular)
+        return s.n;
+    struct pollfd p = { .fd = fd, .events = POLLOUT };
+    if (poll(&p, 1, 0) != 1)
+        return 0;
+    if (s.n <= PIPE_BUF)
+        return s.n;
+    const char *end = memrchr(s.p, '\n', PIPE_BUF);
+    return end ? (size_t)(end - s.p) + 1 : PIPE_BUF;
 }
 
 /* Writes whole lines as far as the descriptor takes them. */
-static void write_pending(int fd, struct buf *pending)
+static void write_pending(int fd, bool regular, struct buf *pending)
 {
     size_t done = 0;
     while (fd >= 0 && done < pending->n) {
-        ssize_t n = write(fd, pending->p + done, pending->n - done);
+        struct str rest = str_slice(pending->p + done, pending->n - done);
+        size_t some = next_write(fd, regular, rest);
+        ssize_t n = some ? write(fd, rest.p, some) : 0;
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
@@ -148,7 +177,7 @@ static void write_pending(int fd, struct buf *pending)
 void log_flush(struct log *log)
 {
     if (log->to == TO_FILE && log->pending.n)
-        write_pending(log->fd, &log->pending);
+        write_pending(log->fd, log->regular, &log->pending);
 }
 
 static const char *stamp(struct log *log, int64_t wall_ms)
@@ -165,11 +194,14 @@ static void emit(struct log *log, enum log_level level, struct str tag, struct s
 static void say_lost(struct log *log)
 {
     uint64_t lost = log->lost;
+    struct log_record r;
     log->lost = 0;
-    char text[96];
-    int n = snprintf(text, sizeof text, "event=log.lost lines=%llu: the log did not take them",
-                     (unsigned long long)lost);
-    emit(log, LOG_LEVEL_WARNING, str_of(log->process), str_slice(text, (size_t)n));
+    log_begin(&r, log, LOG_LEVEL_WARNING, "log.lost");
+    log_int(&r, "lines", (int64_t)lost);
+    log_cstr(&r, "text", "the log did not take them");
+    log_end(&r);
+    if (log->lost) /* nor this one */
+        log->lost = lost;
 }
 
 static void emit_file(struct log *log, struct str tag, struct str line, int64_t now_ms)
@@ -191,7 +223,7 @@ static void emit_file(struct log *log, struct str tag, struct str line, int64_t 
 static void emit_datagram(struct log *log, enum log_level level, struct str tag, struct str line, int64_t now_ms)
 {
     struct buf packet;
-    buf_init(&packet, LINE_MAX_BYTES * 2);
+    buf_init(&packet, LINE_MAX_BYTES * 8);
     if (log->to == TO_SYSLOG)
         buf_addf(&packet, "<%d>%s postern/%.*s[%d]: %.*s", (2 << 3) | severity[level], stamp(log, now_ms), STR_ARG(tag),
                  log->pid, STR_ARG(line));
@@ -224,7 +256,11 @@ static size_t utf8_length(struct str s)
     for (size_t i = 1; i < n; i++)
         if (((unsigned char)s.p[i] & 0xc0) != 0x80)
             return 0;
-    return n;
+    /* Overlong forms, surrogates and what lies beyond U+10FFFF (RFC 3629 section 3) are no UTF-8 either. */
+    unsigned char second = n > 1 ? (unsigned char)s.p[1] : 0;
+    bool bad = (c == 0xe0 && second < 0xa0) || (c == 0xed && second > 0x9f) || (c == 0xf0 && second < 0x90) ||
+               (c == 0xf4 && second > 0x8f);
+    return bad ? 0 : n;
 }
 
 static void add_json_string(struct buf *b, struct str s)
@@ -282,7 +318,7 @@ static void begin_json(struct log *log, struct buf *b, enum log_level level, str
 void log_begin(struct log_record *record, struct log *log, enum log_level level, const char *event)
 {
     *record = (struct log_record){ .log = log, .level = level, .json = log->json };
-    buf_init(&record->text, LINE_MAX_BYTES);
+    buf_init(&record->text, LINE_MAX_BYTES - LINE_END_BYTES);
     if (level > log->level)
         record->log = NULL;
     else if (log->json)
@@ -291,10 +327,8 @@ void log_begin(struct log_record *record, struct log *log, enum log_level level,
         buf_addf(&record->text, "event=%s", event);
 }
 
-void log_str(struct log_record *record, const char *name, struct str value)
+static void add_field(struct log_record *record, const char *name, struct str value)
 {
-    if (!record->log)
-        return;
     struct buf *b = &record->text;
     size_t before = b->n;
     if (record->json) {
@@ -309,9 +343,21 @@ void log_str(struct log_record *record, const char *name, struct str value)
         if (quotes)
             buf_add_char(b, '"');
     }
-    if (b->failed) { /* a line that is full loses this field, not what stands before it */
+    if (b->failed)
         b->n = before;
-        b->failed = false;
+}
+
+void log_str(struct log_record *record, const char *name, struct str value)
+{
+    if (!record->log)
+        return;
+    add_field(record, name, value);
+    /* What does not fit is cut, and the field left out only when nothing of it fits: never what stands before it. */
+    for (size_t n = value.n; record->text.failed; n /= 2) {
+        record->text.failed = false;
+        if (n == 0)
+            return;
+        add_field(record, name, str_slice(value.p, n / 2));
     }
 }
 
@@ -329,11 +375,13 @@ void log_int(struct log_record *record, const char *name, int64_t value)
         buf_addf(&record->text, ",\"%s\":%lld", name, (long long)value);
     else
         buf_addf(&record->text, " %s=%lld", name, (long long)value);
+    record->text.failed = false; /* all or nothing of it */
 }
 
 void log_end(struct log_record *record)
 {
     if (record->log) {
+        record->text.max = LINE_MAX_BYTES;
         if (record->json)
             buf_add_char(&record->text, '}');
         emit(record->log, record->level, str_of(record->log->process), buf_str(&record->text));
@@ -343,33 +391,31 @@ void log_end(struct log_record *record)
 
 void log_event(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
 {
-    struct buf text;
-    buf_init(&text, LINE_MAX_BYTES);
+    char text[LINE_MAX_BYTES]; /* what is longer is cut */
     va_list args;
     va_start(args, fmt);
-    buf_addv(&text, fmt, args);
+    vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
     struct log_record record;
     log_begin(&record, log, level, event);
-    log_str(&record, "text", buf_str(&text));
+    log_str(&record, "text", str_of(text));
     log_end(&record);
-    buf_done(&text);
 }
 
 void log_mail(struct log *log, enum log_level level, const char *program, const char *fmt, ...)
 {
     if (level > log->level)
         return;
-    struct buf text, line;
-    buf_init(&text, LINE_MAX_BYTES);
-    buf_init(&line, LINE_MAX_BYTES);
+    char text[LINE_MAX_BYTES]; /* what is longer is cut */
+    struct buf line;
+    buf_init(&line, LINE_MAX_BYTES * 7); /* each octet escaped, and what stands around it */
     va_list args;
     va_start(args, fmt);
-    buf_addv(&text, fmt, args);
+    vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
     if (log->json) {
         begin_json(log, &line, level, str_of(program), "mail");
-        struct str rest = buf_str(&text), queue_id;
+        struct str rest = str_of(text), queue_id;
         buf_add_c(&line, ",\"queue_id\":");
         str_cut(&rest, ':', &queue_id);
         add_json_string(&line, queue_id);
@@ -377,16 +423,16 @@ void log_mail(struct log *log, enum log_level level, const char *program, const 
         add_json_string(&line, str_trim(rest));
         buf_add_char(&line, '}');
     } else {
-        add_escaped(&line, buf_str(&text), false);
+        add_escaped(&line, str_of(text), false);
     }
     emit(log, level, str_of(program), buf_str(&line));
-    buf_done(&text);
     buf_done(&line);
 }
 
 struct log_stream {
     struct loop_turn *turn;
     struct buf pending;
+    bool regular;
     int fd;
 };
 
@@ -394,7 +440,7 @@ static void on_stream_turn(void *arg)
 {
     struct log_stream *stream = arg;
     if (stream->pending.n)
-        write_pending(stream->fd, &stream->pending);
+        write_pending(stream->fd, stream->regular, &stream->pending);
 }
 
 int log_stream_new(struct loop *loop, int fd, struct log_stream **ret_stream, struct err *err)
@@ -404,6 +450,7 @@ int log_stream_new(struct loop *loop, int fd, struct log_stream **ret_stream, st
         return err_set(err, -ENOMEM, "out of memory for a log file");
     buf_init(&stream->pending, PENDING_MAX_BYTES);
     stream->fd = fd;
+    stream->regular = is_regular(fd);
     int rc = loop_turn_new(loop, on_stream_turn, stream, &stream->turn, err);
     if (rc < 0) {
         free(stream);
@@ -419,6 +466,7 @@ void log_stream_set_fd(struct log_stream *stream, int fd)
     if (stream->fd >= 0)
         close(stream->fd);
     stream->fd = fd;
+    stream->regular = is_regular(fd);
 }
 
 void log_stream_add(struct log_stream *stream, struct str line)

@@ -1,7 +1,11 @@
 /* Order matters: the root folder needs privilege; the user change gives it up; no-new-privileges lets an
- * ordinary user load the rest; seccomp comes last because it forbids the calls before it. */
+ * ordinary user load the rest; seccomp comes last because it forbids the calls before it.
+ *
+ * Threads: the C library changes the user of all, seccomp's TSYNC covers all; Landlock holds only the thread that asks
+ * for it, so each worker thread does that itself. */
 #include "io/sandbox.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/landlock.h>
@@ -13,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "io/worker.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANDBOX_SANITIZED 1 /* the sanitizers' runtime makes calls that the filter does not know */
@@ -101,6 +106,27 @@ static int landlock_add(int ruleset, const char *path, enum sandbox_right right,
     return rc == 0 ? 0 : err_errno(err, saved, "cannot allow %s in the sandbox", path);
 }
 
+/* On each thread. */
+static int restrict_thread(void *arg)
+{
+    const int *ruleset = arg;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || syscall(SYS_landlock_restrict_self, *ruleset, 0) != 0)
+        return -errno;
+    return 0;
+}
+
+/* How many threads this process has; 0: cannot tell. */
+static unsigned count_threads(void)
+{
+    unsigned n = 0;
+    DIR *dir = opendir("/proc/self/task");
+    for (const struct dirent *e; dir && (e = readdir(dir));)
+        n += e->d_name[0] != '.';
+    if (dir)
+        closedir(dir);
+    return n;
+}
+
 static int close_landlock(const struct sandbox *sandbox, struct buf *missing, struct err *err)
 {
     int abi = landlock_abi();
@@ -119,11 +145,17 @@ static int close_landlock(const struct sandbox *sandbox, struct buf *missing, st
     int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof attr, 0);
     if (ruleset < 0)
         return err_errno(err, errno, "cannot make a Landlock rule set");
+    if (count_threads() > worker_threads() + 1)
+        buf_add_c(missing, "a library's own threads are outside of Landlock; ");
     int rc = 0;
     for (size_t i = 0; i < sandbox->n_paths && rc == 0; i++)
         rc = landlock_add(ruleset, sandbox->path[i].path, sandbox->path[i].right, handled, err);
-    if (rc == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) != 0)
-        rc = err_errno(err, errno, "cannot close the Landlock sandbox");
+    if (rc == 0) {
+        rc = worker_on_every_thread(restrict_thread, &ruleset);
+        rc = rc < 0 ? rc : restrict_thread(&ruleset);
+        if (rc < 0)
+            rc = err_errno(err, -rc, "cannot close the Landlock sandbox");
+    }
     close(ruleset);
     return rc;
 }
@@ -149,7 +181,7 @@ static const int always[] = {
     SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigpending),
     SCMP_SYS(sigaltstack), SCMP_SYS(clock_gettime), SCMP_SYS(clock_getres), SCMP_SYS(clock_nanosleep),
     SCMP_SYS(nanosleep), SCMP_SYS(gettimeofday), SCMP_SYS(time), SCMP_SYS(restart_syscall), SCMP_SYS(exit),
-    SCMP_SYS(exit_group), SCMP_SYS(tgkill), SCMP_SYS(wait4), SCMP_SYS(prlimit64), SCMP_SYS(memfd_create),
+    SCMP_SYS(exit_group), SCMP_SYS(wait4), SCMP_SYS(memfd_create),
 };
 /* Refused with EPERM unless the role may: libraries try them and cope. */
 static const int opening[] = {
@@ -197,6 +229,11 @@ static int close_seccomp(const struct sandbox *sandbox, struct err *err)
         rc = add_rules(ctx, sandbox->may_connect ? SCMP_ACT_ALLOW : eperm, CALLS(connecting));
     if (rc == 0)
         rc = add_rules(ctx, eperm, CALLS(refused));
+    /* abort() and the C library signal our own threads only; roles of an ordinary user share one uid. */
+    if (rc == 0)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+    if (rc == 0)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, SCMP_A0(SCMP_CMP_EQ, 0));
     if (rc == 0)
         rc = seccomp_load(ctx);
     seccomp_release(ctx);

@@ -28,9 +28,9 @@ struct sandbox {
 
 /* A path that does not exist is left out silently (a folder may appear later under a listed parent). */
 void sandbox_allow(struct sandbox *sandbox, enum sandbox_right right, const char *path);
-/* First half: user, root folder, Landlock. No return from here. Threads that are made after it are held by Landlock
- * too; those made before it are not (the kernel holds threads one by one), so whoever touches files on threads makes
- * them between the halves. ret_missing (may be NULL): one line that says what this kernel or user lacks. */
+/* First half: user, root folder, Landlock. No return from here. The kernel holds threads one by one: worker threads
+ * (io/worker.h) that are there already are held too, and all that are made after it; a library's own threads are not,
+ * unless they are made after it. ret_missing (may be NULL): one line that says what this kernel or user lacks. */
 int sandbox_drop(const struct sandbox *sandbox, char *ret_missing, size_t missing_bytes, struct err *err);
 /* Second half: the system call filter, for all threads. No thread can be made after it. */
 int sandbox_filter(const struct sandbox *sandbox, struct err *err);

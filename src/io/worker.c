@@ -3,8 +3,10 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/queue.h>
 
 struct worker_pool {
+    LIST_ENTRY(worker_pool) entry;
     pthread_mutex_t lock;
     pthread_cond_t more;
     struct worker_job *first, *last;   /* waiting */
@@ -13,7 +15,14 @@ struct worker_pool {
     pthread_t *thread;
     unsigned n_threads, n_waiting, queue_max;
     bool stopping;
+    int (*call)(void *arg);            /* worker_on_every_thread() */
+    void *call_arg;
+    uint64_t call_number;
+    unsigned n_called;
+    int call_result;
 };
+
+static LIST_HEAD(, worker_pool) pools = LIST_HEAD_INITIALIZER(pools); /* the loop thread's */
 
 static void append(struct worker_job **first, struct worker_job **last, struct worker_job *job)
 {
@@ -34,13 +43,28 @@ static struct worker_job *take_first(struct worker_job **first, struct worker_jo
     return job;
 }
 
+/* With the lock held. */
+static void answer_call(struct worker_pool *pool)
+{
+    int rc = pool->call(pool->call_arg);
+    if (rc < 0 && pool->call_result == 0)
+        pool->call_result = rc;
+    pool->n_called++;
+    pthread_cond_broadcast(&pool->more);
+}
+
 static void *run_thread(void *arg)
 {
     struct worker_pool *pool = arg;
     pthread_mutex_lock(&pool->lock);
-    for (;;) {
-        while (!pool->first && !pool->stopping)
+    for (uint64_t called = 0;;) {
+        while (!pool->first && !pool->stopping && called == pool->call_number)
             pthread_cond_wait(&pool->more, &pool->lock);
+        if (called != pool->call_number) {
+            called = pool->call_number;
+            answer_call(pool);
+            continue;
+        }
         if (!pool->first)
             break;
         struct worker_job *job = take_first(&pool->first, &pool->last);
@@ -106,6 +130,7 @@ int worker_pool_new(struct loop *loop, const char *name, unsigned threads, unsig
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->more, NULL);
     pool->queue_max = queue_max;
+    LIST_INSERT_HEAD(&pools, pool, entry);
     int rc = loop_wake_new(loop, on_woken, pool, &pool->wake, err);
     if (rc == 0)
         rc = start_threads(pool, name, threads, err);
@@ -115,6 +140,36 @@ int worker_pool_new(struct loop *loop, const char *name, unsigned threads, unsig
     }
     *ret_pool = pool;
     return 0;
+}
+
+int worker_on_every_thread(int (*call)(void *arg), void *arg)
+{
+    int rc = 0;
+    struct worker_pool *pool;
+    LIST_FOREACH(pool, &pools, entry) {
+        pthread_mutex_lock(&pool->lock);
+        pool->call = call;
+        pool->call_arg = arg;
+        pool->call_number++;
+        pool->n_called = 0;
+        pool->call_result = 0;
+        pthread_cond_broadcast(&pool->more);
+        while (pool->n_called < pool->n_threads)
+            pthread_cond_wait(&pool->more, &pool->lock);
+        if (rc == 0)
+            rc = pool->call_result;
+        pthread_mutex_unlock(&pool->lock);
+    }
+    return rc;
+}
+
+unsigned worker_threads(void)
+{
+    unsigned n = 0;
+    const struct worker_pool *pool;
+    LIST_FOREACH(pool, &pools, entry)
+        n += pool->n_threads;
+    return n;
 }
 
 int worker_submit(struct worker_pool *pool, struct worker_job *job)
@@ -150,6 +205,7 @@ void worker_pool_free(struct worker_pool **pool_at)
     pthread_mutex_unlock(&pool->lock);
     for (unsigned i = 0; i < pool->n_threads; i++)
         pthread_join(pool->thread[i], NULL);
+    LIST_REMOVE(pool, entry);
     if (pool->wake)
         on_woken(pool);
     loop_wake_free(&pool->wake);

@@ -74,9 +74,13 @@ int listen_open_control(const char *path, int *ret_fd, struct err *err)
     struct stat st;
     if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
         unlink(path);
-    /* Any local user may hand over mail; who may do more is decided by the peer's uid. */
-    if (bind(fd, (struct sockaddr *)&name, sizeof name) != 0 || chmod(path, 0666) != 0 || listen(fd, 128) != 0) {
-        int saved = errno;
+    /* Any local user may hand over mail; who may do more is decided by the peer's uid. The mode comes with the making:
+     * a chmod() by name could be led elsewhere by whoever owns the folder. */
+    mode_t before = umask(0111);
+    int failed = bind(fd, (struct sockaddr *)&name, sizeof name) != 0 || listen(fd, 128) != 0 ? errno : 0;
+    umask(before);
+    if (failed) {
+        int saved = failed;
         close(fd);
         return err_errno(err, saved, "cannot listen on the control socket %s", path);
     }

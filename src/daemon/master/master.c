@@ -20,6 +20,7 @@
 #include "daemon/master/rotate.h"
 #include "daemon/master/snapshot.h"
 #include "daemon/master/spawn.h"
+#include "daemon/role.h"
 #include "daemon/shared.h"
 #include "io/now.h"
 
@@ -31,12 +32,13 @@ struct master {
     struct log *log;
     struct spawn *spawn;
     struct snapshot *snapshot;
-    struct snapshot *old_snapshot;   /* until every role runs the new one */
     struct loop_signal *hup, *usr1, *term, *interrupt, *child;
     struct loop_timer *drain_limit, *midnight;
     int lock_fd, shared_fd, control_fd;
     uint32_t reload_id;              /* of the queue's question; 0: a signal asked */
-    bool draining;
+    bool reloading;                  /* some role does not run the current snapshot yet */
+    bool was_ready, draining;
+    char *log_to;                    /* where the log goes since the start */
     int exit_status;
 };
 
@@ -52,7 +54,7 @@ static int take_spool_lock(struct master *m, const char *spool, struct err *err)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/lock", spool);
-    m->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    m->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (m->lock_fd < 0)
         return err_errno(err, errno, "cannot open the spool's lock %s (run: postern setup)", path);
     int64_t until = now_mono_ms() + LOCK_WAIT_MS;
@@ -83,8 +85,9 @@ static int open_common(struct master *m, struct err *err)
 static void on_all_ready(void *arg, uint64_t generation)
 {
     struct master *m = arg;
-    bool first = m->old_snapshot == NULL;
-    snapshot_free(&m->old_snapshot);
+    bool first = !m->was_ready;
+    m->was_ready = true;
+    m->reloading = false;
     struct log_record r;
     log_begin(&r, m->log, LOG_LEVEL_NOTICE, first ? "master.ready" : "master.reloaded");
     log_cstr(&r, "config", m->options->config_path);
@@ -106,7 +109,9 @@ static void reload(struct master *m, uint32_t id)
     struct err err = { 0 };
     struct snapshot *next = NULL;
     buf_init(&mistakes, RELOAD_TEXT_MAX);
-    int rc = m->old_snapshot ? err_set(&err, ERR_BUSY, "a reload is under way; try again when it has ended") : 0;
+    int rc = m->draining     ? err_set(&err, ERR_BUSY, "posternd is ending")
+             : !m->was_ready ? err_set(&err, ERR_BUSY, "posternd is starting; try again when it is ready")
+                             : 0;
     if (rc == 0)
         rc = snapshot_load(m->options->config_path, m->snapshot->generation + 1, m->snapshot, &next,
                            &mistakes, &err);
@@ -118,11 +123,16 @@ static void reload(struct master *m, uint32_t id)
         if (id)
             spawn_reloaded(m->spawn, id, buf_str(&mistakes));
     } else {
+        /* One that is still under way may never end, if a role cannot run it: this one takes its place. */
+        if (m->reloading && m->reload_id)
+            spawn_reloaded(m->spawn, m->reload_id, STR("another reload came before every role ran this one\n"));
         sd_notify(0, "RELOADING=1");
+        struct snapshot *old = m->snapshot;
+        m->reloading = true;
         m->reload_id = id;
-        m->old_snapshot = m->snapshot;
         m->snapshot = next;
         spawn_reload(m->spawn, next);
+        snapshot_free(&old);
     }
     buf_done(&mistakes);
 }
@@ -142,7 +152,7 @@ static void on_hup(void *arg)
 static void reopen_logs(struct master *m)
 {
     int fd;
-    const char *to = m->snapshot->conf->log;
+    const char *to = m->log_to; /* `log` itself changes with a restart only: roles have made their logs for it */
     if (log_open_destination(to, &fd, NULL) == 0)
         log_set_fd(m->log, fd);
     spawn_log_fds(m->spawn, to);
@@ -242,6 +252,7 @@ static int open_log(struct master *m, const struct conf *conf, struct err *err)
 {
     struct log_options options = { .to = conf->log, .level = LOG_LEVEL_INFO,
                                    .json = strcmp(conf->log_format, "json") == 0 };
+    m->log_to = conf->log ? str_dup(str_of(conf->log)) : NULL;
     int rc = log_open_destination(options.to, &options.fd, err);
     return rc < 0 ? rc : log_new(m->loop, "master", &options, &m->log, err);
 }
@@ -300,6 +311,7 @@ int master_main(const struct master_options *options)
     m.options = options;
     signal(SIGPIPE, SIG_IGN);
     umask(077);
+    role_raise_descriptor_limit(); /* a listener a process, and all that is on its way to roles */
 
     int rc = check_first(&m, &conf, &mistakes, &err);
     bool unreadable = rc < 0 && rc != ERR_CONFIG;

@@ -1,6 +1,7 @@
 #include "daemon/master/snapshot.h"
 
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -9,6 +10,7 @@
 #include "daemon/master/listen.h"
 #include "daemon/role.h"
 #include "daemon/shared.h"
+#include "keystore/certificate.h"
 
 enum {
     CERTIFICATE_MAX_BYTES = 1 << 20,
@@ -123,10 +125,11 @@ struct wanted {
     unsigned roles;
 };
 
-static void load_file(struct loading *l, const struct wanted *w)
+/* The descriptor, which is the snapshot's; -1: there is no such file, or it was noted as a mistake. */
+static int load_file(struct loading *l, const struct wanted *w)
 {
     if (!w->path)
-        return;
+        return -1;
     struct err err = { 0 };
     int fd = -1;
     struct snapshot_file *f = NULL;
@@ -141,11 +144,35 @@ static void load_file(struct loading *l, const struct wanted *w)
     }
     if (rc < 0) {
         mistake(l, w->place, err.text);
-        return;
+        return -1;
     }
     f->fd = fd;
     f->roles = w->roles;
     f->fresh_offset = true;
+    return fd;
+}
+
+/* The roles would find out, too, but then it would be too late to change nothing. */
+static void check_pair(struct loading *l, const struct conf_server *server, int certificate_fd, int key_fd)
+{
+    const char *key_file = server->key ? server->key : server->certificate;
+    struct certificate *certificate = NULL;
+    struct evp_pkey_st *key = NULL;
+    struct err err = { 0 };
+    struct buf pem;
+    buf_init(&pem, CERTIFICATE_FILE_MAX);
+    int rc = certificate_read_fd(certificate_fd, server->certificate, &pem, &err);
+    if (rc == 0)
+        rc = certificate_load(buf_str(&pem), server->certificate, &certificate, &err);
+    if (rc == 0)
+        rc = certificate_key_load_fd(key_fd, key_file, &key, &err);
+    if (rc == 0)
+        rc = certificate_key_matches(certificate, server->certificate, key, key_file, &err);
+    if (rc < 0)
+        mistake(l, &server->place, err.text);
+    buf_wipe(&pem);
+    EVP_PKEY_free(key);
+    certificate_free(&certificate);
 }
 
 static int open_append(const char *path)
@@ -230,12 +257,14 @@ static void load_server(struct loading *l, const struct snapshot *previous, size
     struct wanted w = { .place = &server->place, .kind = IPC_FILE_CERTIFICATE, .name = server->name,
                         .path = server->certificate, .max_bytes = CERTIFICATE_MAX_BYTES,
                         .roles = ROLE_BIT(ROLE_SMTPD) | ROLE_BIT(ROLE_KEYS) };
-    load_file(l, &w);
+    int certificate_fd = load_file(l, &w);
     if (server->certificate) {
         w.kind = IPC_FILE_KEY;
         w.path = server->key ? server->key : server->certificate;
         w.roles = ROLE_BIT(ROLE_KEYS);
-        load_file(l, &w);
+        int key_fd = load_file(l, &w);
+        if (certificate_fd >= 0 && key_fd >= 0)
+            check_pair(l, server, certificate_fd, key_fd);
     }
     open_log_file(l, &server->place, IPC_FILE_PROTOCOL_LOG, server->name, server->protocol_log);
     load_listeners(l, previous, server, &server->listen, CONF_LISTEN);
