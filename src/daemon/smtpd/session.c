@@ -87,15 +87,23 @@ static void end(struct session *s)
 
 /* ---- policy ---- */
 
+/* A site that lowers command_timeout means handshakes as well. */
+static int64_t handshake_ms(const struct session *s)
+{
+    int64_t command_ms = (int64_t)s->site->conf->command_timeout_s * 1000;
+    return command_ms < TLS_HANDSHAKE_MS ? command_ms : TLS_HANDSHAKE_MS;
+}
+
 static bool can_sign(const struct session *s)
 {
     return s->server->tls && signer_available(s->smtpd->signer);
 }
 
+/* A restarting keys process takes nothing out of what is offered: who finds no STARTTLS would go on in clear. */
 static const char *mechanisms_when(const struct session *s, bool tls)
 {
     struct verdict_session in = {
-        .rules = &s->rules, .listener = s->listener->kind, .tls_possible = can_sign(s), .tls_active = tls,
+        .rules = &s->rules, .listener = s->listener->kind, .tls_possible = s->server->tls != NULL, .tls_active = tls,
         .channel_binding = tls,
     };
     struct verdict out;
@@ -106,7 +114,7 @@ static const char *mechanisms_when(const struct session *s, bool tls)
 void session_set_policy(struct session *s)
 {
     struct verdict_session in = {
-        .rules = &s->rules, .listener = s->listener->kind, .tls_possible = can_sign(s), .tls_active = s->tls != NULL,
+        .rules = &s->rules, .listener = s->listener->kind, .tls_possible = s->server->tls != NULL, .tls_active = s->tls != NULL,
         .authenticated = smtp_server_authenticated(s->machine), .channel_binding = s->tls != NULL,
     };
     struct verdict v;
@@ -208,7 +216,7 @@ static void begin_tls(struct session *s)
     struct err err = { 0 };
     s->tls_wanted = false;
     s->phase = SESSION_HANDSHAKE;
-    s->deadline_ms = now_mono_ms() + TLS_HANDSHAKE_MS;
+    s->deadline_ms = now_mono_ms() + handshake_ms(s);
     if (tls_server_session_new(s->server->tls, s->listener->sni, s->fd, &s->input, session_tls_ready, s, &s->tls,
                                &err) < 0) {
         log_event(s->smtpd->ctx->log, LOG_LEVEL_ERROR, "tls.failed", "%s", err.text);
@@ -281,7 +289,7 @@ static bool on_starttls(struct session *s, const struct smtp_server_event *event
         return true; /* octets came behind the command: the machine has refused it */
     s->starttls = true;
     s->tls_wanted = true;
-    s->deadline_ms = now_mono_ms() + TLS_HANDSHAKE_MS; /* the 220 must get out, too */
+    s->deadline_ms = now_mono_ms() + handshake_ms(s); /* the 220 must get out, too */
     return false;
 }
 
