@@ -29,13 +29,13 @@ struct drop {
     char name[NAME_MAX + 1];   /* the file that is being stored */
 };
 
-static void complain(struct drop *d, const char *event, const char *what, const char *name, int saved_errno)
+static void complain(struct drop *d, const char *what, const char *name, int saved_errno)
 {
     int64_t now = now_mono_ms();
     if (d->complained_ms && now - d->complained_ms < COMPLAIN_EVERY_MS)
         return; /* the same again, every five seconds */
     d->complained_ms = now;
-    log_event(d->queue->ctx->log, LOG_LEVEL_ERROR, event, "%s %s in the drop folder %s: %s", what, name,
+    log_event(d->queue->ctx->log, LOG_LEVEL_ERROR, "queue.drop.failed", "%s %s in the drop folder %s: %s", what, name,
               d->queue->ctx->conf->drop, strerror(saved_errno));
 }
 
@@ -54,7 +54,7 @@ static bool set_aside(struct drop *d, const char *name)
         rc = renameat2(dirfd(d->dir), name, dirfd(d->dir), aside, RENAME_NOREPLACE);
     }
     if (rc != 0 && errno != ENOENT)
-        complain(d, "queue.drop.failed", "cannot rename", name, errno);
+        complain(d, "cannot rename", name, errno);
     return rc == 0;
 }
 
@@ -164,7 +164,7 @@ static enum taken take(struct drop *d, const char *name)
         return TAKEN_BAD;
     }
     if (rc != -ENOENT)
-        complain(d, "queue.drop.failed", "cannot take", name, rc < 0 && rc > -1000 ? -rc : EIO);
+        complain(d, "cannot take", name, rc < 0 && rc > -1000 ? -rc : EIO);
     return TAKEN_LATER;
 }
 
@@ -219,7 +219,7 @@ static bool open_folder(struct drop *d)
     if (fd >= 0)
         close(fd);
     if (saved != ENOENT) /* no folder: sendmail has none to use either */
-        complain(d, "queue.drop.failed", "cannot read", path, saved);
+        complain(d, "cannot read", path, saved);
     return false;
 }
 
