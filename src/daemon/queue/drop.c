@@ -16,7 +16,7 @@
 #include "daemon/queue/submit.h"
 #include "io/now.h"
 
-enum { LOOK_EVERY_MS = 5000, UNTIL_SCANNED_MS = 500, NAMES_A_TURN = 256, COMPLAIN_EVERY_MS = 600000 };
+enum { LOOK_EVERY_MS = 5000, UNTIL_ABLE_MS = 500, NAMES_A_TURN = 256, COMPLAIN_EVERY_MS = 600000 };
 
 enum taken { TAKEN_STORING, TAKEN_BAD, TAKEN_LATER };
 
@@ -234,11 +234,11 @@ static void look(void *arg)
     struct queue *q = d->queue;
     if (d->storing || d->stuck || q->draining)
         return;
-    if (!q->scanned) {
-        loop_timer_set(d->timer, UNTIL_SCANNED_MS);
+    if (!q->scanned || !q->own || !spool_writer_can_accept(q->own)) { /* as at every start */
+        loop_timer_set(d->timer, UNTIL_ABLE_MS);
         return;
     }
-    if (q->paused_in || !q->own || !spool_writer_can_accept(q->own) || (!d->dir && !open_folder(d))) {
+    if (q->paused_in || (!d->dir && !open_folder(d))) {
         end_look(d);
         return;
     }
