@@ -418,7 +418,7 @@ int journal_open(struct spool_store *store, struct err *err)
     buf_init(&j->rows, ROWS_MAX_BYTES);
     int rc = loop_timer_new(store->o.loop, on_timer, store, &j->timer, err);
     if (rc == 0)
-        rc = loop_turn_new(store->o.loop, on_turn, store, &store->turn, err);
+        rc = loop_turn_new(store->o.loop, LOOP_TURN_WORK, on_turn, store, &store->turn, err);
     if (rc == 0)
         rc = worker_pool_new(store->o.loop, "spool-journal", 1, 16, &j->pool, err);
     return rc;

@@ -29,7 +29,6 @@ enum {
 static const char all_mechanisms[] = "SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN";
 
 static void run(struct session *s, struct str in);
-static void read_rest(struct session *s);
 
 static void unlink_session(struct session *s)
 {
@@ -183,14 +182,12 @@ static void tls_done(struct session *s)
 static void handshake(struct session *s)
 {
     enum tls_result result = tls_handshake(s->tls);
-    if (result == TLS_DONE) {
+    if (result == TLS_DONE)
         tls_done(s);
-        read_rest(s);
-    } else if (result == TLS_FAILED || result == TLS_CLOSED) {
+    else if (result == TLS_FAILED || result == TLS_CLOSED)
         tls_failed(s);
-    } else {
+    else
         watch_for(s, result);
-    }
 }
 
 void session_tls_ready(void *arg)
@@ -414,12 +411,10 @@ void session_resume(struct session *s)
 {
     if (s->running || s->doomed || s->phase == SESSION_HANDSHAKE)
         return; /* the running feed goes on by itself */
-    s->running = true;
-    run(s, s->phase == SESSION_CLOSING ? STR_NONE : buf_str(&s->input));
-    read_rest(s);
-    s->running = false;
-    if (s->doomed)
-        destroy(s);
+    if (s->phase == SESSION_CLOSING)
+        run(s, STR_NONE);
+    else
+        run(s, buf_str(&s->input));
 }
 
 /* ---- input ---- */
@@ -454,7 +449,7 @@ static enum input read_some(struct session *s, char *p, size_t n, size_t *ret_n)
 static void read_input(struct session *s)
 {
     char *p = s->smtpd->scratch;
-    for (int i = 0; !s->doomed && (i < READS_PER_TURN || (s->tls && tls_pending(s->tls))); i++) {
+    for (int i = 0; i < READS_PER_TURN && !s->doomed; i++) {
         if (s->input.n || s->no_more_input || s->phase != SESSION_TALK || s->tls_wanted)
             return;
         size_t n;
@@ -475,13 +470,6 @@ static void read_input(struct session *s)
     }
 }
 
-/* What TLS has taken off the socket and not given out yet does not make the descriptor readable again. */
-static void read_rest(struct session *s)
-{
-    if (!s->doomed && s->tls && s->phase == SESSION_TALK && tls_pending(s->tls))
-        read_input(s);
-}
-
 static void on_ready(void *arg, unsigned events)
 {
     struct session *s = arg;
@@ -493,8 +481,6 @@ static void on_ready(void *arg, unsigned events)
             run(s, buf_str(&s->input));
         if (!s->doomed && ((events & LOOP_READ) || tls_holds_input(s)))
             read_input(s);
-        else
-            read_rest(s);
     }
     s->running = false;
     if (s->doomed)
