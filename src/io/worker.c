@@ -74,8 +74,12 @@ static void *run_thread(void *arg)
         pthread_mutex_lock(&pool->lock);
         bool first_done = !pool->done_first;
         append(&pool->done_first, &pool->done_last, job);
-        if (first_done)
+        if (first_done) {
+            /* Not with the lock held: who wakes up would run into it and sleep again. */
+            pthread_mutex_unlock(&pool->lock);
             loop_wake_send(pool->wake);
+            pthread_mutex_lock(&pool->lock);
+        }
     }
     pthread_mutex_unlock(&pool->lock);
     return NULL;
@@ -175,9 +179,10 @@ int worker_submit(struct worker_pool *pool, struct worker_job *job)
     if (room) {
         append(&pool->first, &pool->last, job);
         pool->n_waiting++;
-        pthread_cond_signal(&pool->more);
     }
     pthread_mutex_unlock(&pool->lock);
+    if (room)
+        pthread_cond_signal(&pool->more);
     return room ? 0 : ERR_BUSY;
 }
 

@@ -42,6 +42,12 @@ static int system_close(const struct spool_disk *disk, int fd)
     return close(fd) < 0 ? -errno : 0;
 }
 
+static int system_dup(const struct spool_disk *disk, int fd)
+{
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    return copy < 0 ? -errno : copy;
+}
+
 static int64_t system_size(const struct spool_disk *disk, int fd)
 {
     struct stat st;
@@ -104,7 +110,7 @@ static int folder_list(const struct spool_disk *disk, const char *folder, void (
 
 const struct spool_disk spool_disk_system = {
     .pwritev = system_pwritev, .pread = system_pread, .fdatasync = system_fdatasync, .submit = system_submit,
-    .close = system_close, .size = system_size, .random = system_random,
+    .close = system_close, .dup = system_dup, .size = system_size, .random = system_random,
 };
 
 int spool_disk_folder_open(const char *path, struct spool_disk_folder *ret, struct err *err)

@@ -18,6 +18,7 @@ struct spool_disk {
     /* Below a spool's folder; names are relative to it ("segments/000001"). Only the queue and tools. */
     int (*open)(const struct spool_disk *disk, const char *name, int flags, mode_t mode);
     int (*close)(const struct spool_disk *disk, int fd);
+    int (*dup)(const struct spool_disk *disk, int fd); /* close-on-exec */
     int (*unlink)(const struct spool_disk *disk, const char *name);
     int (*fsync_folder)(const struct spool_disk *disk, const char *name);
     int (*list)(const struct spool_disk *disk, const char *folder, void (*found)(void *arg, const char *name), void *arg);

@@ -1,12 +1,14 @@
 #include "spool/record.h"
 
+#include <endian.h>
+
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
 #include "base/wire.h"
 #include "spool/spool.h"
 
-enum { RECORD_VERSION = 1, SUM_AT = 64, ID_OFFSET_BITS = 29 };
+enum { RECORD_VERSION = 1, GENERATION_AT = 32, SUM_AT = 64, ID_OFFSET_BITS = 29 };
 #define RECORD_MAGIC UINT32_C(0x31525350) /* "PSR1" */
 #define FILE_MAGIC UINT64_C(0x31304c4f4f505350) /* "PSPOOL01" */
 
@@ -60,9 +62,20 @@ void spool_record_encode(const struct spool_record *r, struct str meta, unsigned
     put(h + SUM_AT, header_sum(h, meta, r->generation), 8);
 }
 
+/* Whole segments are searched in steps of eight octets: one load and one comparison each. */
 bool spool_record_begins(const unsigned char *p, uint64_t generation)
 {
-    return get(p + 32, 8) == generation && get(p, 4) == RECORD_MAGIC;
+    uint64_t at_its_place;
+    memcpy(&at_its_place, p + GENERATION_AT, sizeof(at_its_place));
+    return at_its_place == htole64(generation) && get(p, 4) == RECORD_MAGIC;
+}
+
+size_t spool_record_search(const unsigned char *p, size_t n, uint64_t generation)
+{
+    size_t at = 0;
+    while (at + SPOOL_RECORD_HEADER_BYTES <= n && !spool_record_begins(p + at, generation))
+        at += SPOOL_RECORD_ALIGN;
+    return at;
 }
 
 bool spool_record_header(const unsigned char *h, uint64_t generation, uint64_t offset, uint64_t size,
@@ -165,5 +178,8 @@ bool spool_file_header_decode(const unsigned char *block, size_t n, struct spool
         return false;
     *ret = (struct spool_file_header){ .kind = (enum spool_file_kind)kind, .number = get(block + 16, 8),
         .generation = get(block + 24, 8), .size_bytes = get(block + 32, 8), .slot = get(block + 40, 8) };
-    return ret->number != 0 && ret->size_bytes >= SPOOL_BLOCK_BYTES && ret->size_bytes <= SPOOL_SEGMENT_MAX_BYTES;
+    if (ret->number == 0)
+        return false;
+    /* A journal grows: it says nothing of its size. */
+    return kind == SPOOL_FILE_JOURNAL || (ret->size_bytes >= SPOOL_BLOCK_BYTES && ret->size_bytes <= SPOOL_SEGMENT_MAX_BYTES);
 }

@@ -56,6 +56,8 @@ bool spool_record_header(const unsigned char *header, uint64_t generation, uint6
 bool spool_record_meta_valid(const unsigned char *header, const struct spool_record *record);
 /* The first octets of a record, for a quick search. */
 bool spool_record_begins(const unsigned char *p, uint64_t generation);
+/* The first multiple of SPOOL_RECORD_ALIGN where one begins, or where a header no longer fits. */
+size_t spool_record_search(const unsigned char *p, size_t n, uint64_t generation);
 
 /* A message's meta. */
 struct spool_meta {

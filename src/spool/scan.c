@@ -43,13 +43,19 @@ static int window_load(struct spool_scan *s, uint64_t at, size_t n, struct err *
     return 0;
 }
 
-static void add_damage(struct spool_scan *s, uint32_t from, uint32_t to)
+static void add_damage(struct spool_scan *s, uint32_t from, uint32_t to, bool acknowledged)
 {
     if (s->n_damages == SPOOL_SCAN_DAMAGES) {
         s->damage[s->n_damages - 1].to = to;
+        s->damage[s->n_damages - 1].acknowledged |= acknowledged;
         return;
     }
-    s->damage[s->n_damages++] = (struct spool_damage){ .from = from, .to = to };
+    s->damage[s->n_damages++] = (struct spool_damage){ from, to, acknowledged };
+}
+
+void spool_scan_reject(struct spool_scan *s, const struct spool_record *r)
+{
+    add_damage(s, r->offset, r->offset + r->length, true);
 }
 
 /* A whole and valid record at s->at: 1; none: 0. */
@@ -83,7 +89,7 @@ static int find_here(struct spool_scan *s, struct spool_record *r, struct err *e
 static int take(struct spool_scan *s, const struct spool_record *r, spool_scan_record *record, void *arg)
 {
     if (r->previous_end > s->end)
-        add_damage(s, s->end, r->previous_end);
+        add_damage(s, s->end, r->previous_end, false);
     const unsigned char *p = s->window + (s->at - s->window_at);
     size_t head = SPOOL_RECORD_HEADER_BYTES + r->meta_bytes;
     s->end = spool_align(r->offset + r->length, SPOOL_RECORD_ALIGN);
@@ -104,6 +110,10 @@ int spool_scan_to(struct spool_scan *s, uint64_t limit, spool_scan_record *recor
             return rc;
         if (s->at + (uint64_t)SPOOL_RECORD_HEADER_BYTES > s->window_at + s->window_n)
             break; /* the file is shorter */
+        s->at += (uint32_t)spool_record_search(s->window + (s->at - s->window_at), s->window_n - (s->at - s->window_at),
+                                               s->generation);
+        if (s->at + (uint64_t)SPOOL_RECORD_HEADER_BYTES > s->window_at + s->window_n)
+            continue;
         struct spool_record r;
         rc = find_here(s, &r, err);
         if (rc > 0)
@@ -120,8 +130,8 @@ void spool_scan_finish(struct spool_scan *s, uint64_t promised)
 {
     uint64_t to = s->touched_to > promised ? s->touched_to : promised;
     if (to > s->end)
-        add_damage(s, s->end, (uint32_t)to);
+        add_damage(s, s->end, (uint32_t)to, false);
     uint64_t durable = promised > s->synced_to ? promised : s->synced_to;
     for (unsigned i = 0; i < s->n_damages; i++)
-        s->damage[i].acknowledged = s->damage[i].from < durable;
+        s->damage[i].acknowledged |= s->damage[i].from < durable;
 }

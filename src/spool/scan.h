@@ -37,6 +37,8 @@ void spool_scan_init(struct spool_scan *scan, const struct spool_disk *disk, int
                      uint64_t generation, uint32_t from);
 /* Up to `limit`; may be called again with a higher one. Only finds; see spool_scan_finish(). */
 int spool_scan_to(struct spool_scan *scan, uint64_t limit, spool_scan_record *record, void *arg, struct err *err);
+/* A record that its reader cannot use: acknowledged damage. */
+void spool_scan_reject(struct spool_scan *scan, const struct spool_record *record);
 /* Judges the damages: `promised` is what is known to be durable from elsewhere (0: nothing). */
 void spool_scan_finish(struct spool_scan *scan, uint64_t promised);
 void spool_scan_done(struct spool_scan *scan);

@@ -1,11 +1,11 @@
 #include "spool/schedule.h"
 
 #include <assert.h>
+#include <uthash.h>
 
 enum {
     POOL_CHUNK_BYTES = 64 * 1024,
     TEXTS_MAX = 65536,
-    TEXT_MAX_BYTES = 512,
     INDEX_MIN = 1024,
     HOPS_INDEX = 4096,
 };
@@ -30,8 +30,17 @@ struct spool_schedule {
     struct spool_hop *hops[HOPS_INDEX];
     TAILQ_HEAD(, spool_hop) runnable;
     size_t n_parts[3];
-    char **text;
-    uint32_t n_texts, text_index[TEXTS_MAX * 2];
+    struct text **text;               /* by place */
+    struct text *texts;
+    uint32_t texts_made;
+    size_t n_hops;
+};
+
+struct text {
+    UT_hash_handle hh;
+    uint32_t number;                  /* place in the low 16 bits, how often that was taken above */
+    uint32_t n;
+    char p[];
 };
 
 /* ---- memory ---- */
@@ -151,7 +160,7 @@ struct spool_schedule *spool_schedule_new(void)
     TAILQ_INIT(&s->runnable);
     s->index_n = INDEX_MIN;
     s->index = calloc(s->index_n, sizeof(struct spool_entry *));
-    s->text = calloc(TEXTS_MAX, sizeof(char *));
+    s->text = calloc(TEXTS_MAX, sizeof(struct text *));
     if (!s->index || !s->text)
         spool_schedule_free(&s);
     return s;
@@ -177,7 +186,8 @@ void spool_schedule_free(struct spool_schedule **schedule)
             s->hops[i] = next;
         }
     }
-    for (uint32_t i = 0; i < s->n_texts; i++)
+    HASH_CLEAR(hh, s->texts);
+    for (uint32_t i = 0; s->text && i < TEXTS_MAX; i++)
         free(s->text[i]);
     free(s->text);
     pool_done(&s->entries);
@@ -260,8 +270,9 @@ size_t spool_schedule_parts(const struct spool_schedule *s, enum spool_part_stat
     return s->n_parts[state];
 }
 
-struct spool_entry *spool_schedule_walk(const struct spool_schedule *s, size_t *cursor, struct spool_entry *next)
+struct spool_entry *spool_schedule_walk(const struct spool_schedule *s, size_t *cursor, struct spool_entry *last)
 {
+    struct spool_entry *next = last ? last->next_in_index : NULL;
     while (!next && *cursor < s->index_n)
         next = s->index[(*cursor)++];
     return next;
@@ -288,8 +299,7 @@ struct spool_hop *spool_schedule_hop(struct spool_schedule *s, struct str block,
     }
     struct spool_hop *h = calloc(1, sizeof(*h));
     char *key = malloc(block.n + domain.n + 1);
-    size_t hops = s->resting.cap;
-    if (!h || !key || !heap_reserve(&s->resting, hops ? hops - 2 : 0)) {
+    if (!h || !key || !heap_reserve(&s->resting, s->n_hops + 1)) {
         free(h);
         free(key);
         return NULL;
@@ -304,6 +314,7 @@ struct spool_hop *spool_schedule_hop(struct spool_schedule *s, struct str block,
     TAILQ_INIT(&h->ready);
     h->next_in_index = *slot;
     *slot = h;
+    s->n_hops++;
     return h;
 }
 
@@ -328,12 +339,14 @@ static void hop_unuse(struct spool_schedule *s, struct spool_hop *h)
     while (*at != h)
         at = &(*at)->next_in_index;
     *at = h->next_in_index;
+    s->n_hops--;
     free(h->key);
     free(h);
 }
 
-struct spool_hop *spool_schedule_hop_walk(const struct spool_schedule *s, size_t *cursor, struct spool_hop *next)
+struct spool_hop *spool_schedule_hop_walk(const struct spool_schedule *s, size_t *cursor, struct spool_hop *last)
 {
+    struct spool_hop *next = last ? last->next_in_index : NULL;
     while (!next && *cursor < HOPS_INDEX)
         next = s->hops[(*cursor)++];
     return next;
@@ -342,7 +355,7 @@ struct spool_hop *spool_schedule_hop_walk(const struct spool_schedule *s, size_t
 void spool_schedule_hop_wait(struct spool_schedule *s, struct spool_hop *h, int64_t at_ms)
 {
     heap_remove(&s->resting, &h->timed);
-    if (at_ms && heap_reserve(&s->resting, s->resting.n + 1))
+    if (at_ms)
         heap_set(&s->resting, &h->timed, at_ms);
     hop_check(s, h);
 }
@@ -516,23 +529,32 @@ struct spool_part *spool_schedule_take(struct spool_schedule *s)
 
 uint32_t spool_schedule_text(struct spool_schedule *s, struct str text)
 {
+    struct text *t = NULL;
+    text.n = text.n > SPOOL_TEXT_MAX ? SPOOL_TEXT_MAX : text.n;
     if (text.n == 0)
         return 0;
-    text.n = text.n > TEXT_MAX_BYTES ? TEXT_MAX_BYTES : text.n;
-    uint32_t slot = text_hash(text, STR_NONE) % (TEXTS_MAX * 2);
-    while (s->text_index[slot]) {
-        if (str_eq(str_of(s->text[s->text_index[slot] - 1]), text))
-            return s->text_index[slot];
-        slot = (slot + 1) % (TEXTS_MAX * 2);
-    }
-    char *copy = s->n_texts < TEXTS_MAX ? str_dup(text) : NULL;
-    if (!copy)
+    HASH_FIND(hh, s->texts, text.p, text.n, t);
+    if (t)
+        return t->number;
+    if (!(t = calloc(1, sizeof(*t) + text.n)))
         return 0;
-    s->text[s->n_texts++] = copy;
-    return s->text_index[slot] = s->n_texts;
+    memcpy(t->p, text.p, text.n);
+    t->n = (uint32_t)text.n;
+    t->number = ++s->texts_made;
+    t->number += t->number == 0; /* 0 stands for no text */
+    s->texts_made = t->number;
+    struct text **place = &s->text[t->number % TEXTS_MAX];
+    if (*place) {
+        HASH_DEL(s->texts, *place);
+        free(*place);
+    }
+    *place = t;
+    HASH_ADD_KEYPTR(hh, s->texts, t->p, t->n, t);
+    return t->number;
 }
 
 struct str spool_schedule_text_get(const struct spool_schedule *s, uint32_t text)
 {
-    return text ? str_of(s->text[text - 1]) : STR_NONE;
+    const struct text *t = text ? s->text[text % TEXTS_MAX] : NULL;
+    return t && t->number == text ? str_slice(t->p, t->n) : STR_NONE;
 }

@@ -76,7 +76,8 @@ struct spool_entry *spool_schedule_find(const struct spool_schedule *schedule, u
 void spool_schedule_remove(struct spool_schedule *schedule, struct spool_entry *entry);
 size_t spool_schedule_entries(const struct spool_schedule *schedule);
 size_t spool_schedule_parts(const struct spool_schedule *schedule, enum spool_part_state state);
-/* Walks all entries: start with *cursor = 0, NULL at the end. Entries may be removed, not added, during a walk. */
+/* Walks all entries: start with *cursor = 0, NULL at the end. Other entries than `last` may be removed, none
+ * added, during a walk. */
 struct spool_entry *spool_schedule_walk(const struct spool_schedule *schedule, size_t *cursor, struct spool_entry *last);
 
 struct spool_hop *spool_schedule_hop(struct spool_schedule *schedule, struct str block, struct str domain);
@@ -106,6 +107,8 @@ int64_t spool_schedule_next_ms(const struct spool_schedule *schedule);
 struct spool_part *spool_schedule_take(struct spool_schedule *schedule);
 struct spool_hop *spool_schedule_hop_walk(const struct spool_schedule *schedule, size_t *cursor, struct spool_hop *last);
 
-/* Texts of failures, each kept once. 0 for an empty text or when there are too many. */
+/* Texts of failures, each kept once, at most SPOOL_TEXT_MAX octets of it. A number stands for one until so many newer
+ * ones have come that its place was needed; then it stands for nothing, never for another text. 0: an empty text. */
+enum { SPOOL_TEXT_MAX = 512 };
 uint32_t spool_schedule_text(struct spool_schedule *schedule, struct str text);
 struct str spool_schedule_text_get(const struct spool_schedule *schedule, uint32_t text);

@@ -128,10 +128,12 @@ static void make_segment_done(struct worker_job *job)
     s->fd = m->fd;
     if (m->result == 0) {
         s->state = SEGMENT_SPARE;
+        s->before = (struct spool_lent){ 0 };
         spool_scan_init(&s->scan, store_disk(store), s->fd, s->lent.number, s->lent.generation, SPOOL_BLOCK_BYTES);
         store->o.handlers.spare(store->o.handlers.arg);
     } else {
         s->state = m->fresh ? SEGMENT_BROKEN : SEGMENT_FREE;
+        s->lent = m->fresh ? s->lent : s->before;
         if (m->fresh && s->fd >= 0) {
             char name[32];
             store_segment_name(s->slot, name);
@@ -174,6 +176,7 @@ static void make_one_segment(struct spool_store *store)
     s->owner = NULL;
     s->live = s->opened = 0;
     s->told_finished = false;
+    s->before = fresh ? (struct spool_lent){ 0 } : s->lent;
     s->lent = (struct spool_lent){ .number = store->next_number++, .size_bytes = store->o.segment_bytes };
     store_disk(store)->random(store_disk(store), &s->lent.generation, sizeof s->lent.generation);
     *m = (struct make_segment){ .job = { .work = make_segment_work, .done = make_segment_done }, .store = store,
@@ -182,6 +185,7 @@ static void make_one_segment(struct spool_store *store)
     if (store_disk(store)->submit(store_disk(store), store->maker, &m->job) < 0) {
         store->making_segments--;
         s->state = fresh ? SEGMENT_BROKEN : SEGMENT_FREE;
+        s->lent = fresh ? s->lent : s->before;
         free(m);
     }
 }
@@ -295,7 +299,7 @@ bool spool_store_lend_segment(struct spool_store *store, void *owner, struct spo
         struct spool_segment *s = store->segment[i];
         if (!s || s->state != SEGMENT_SPARE)
             continue;
-        *ret_fd = fcntl(s->fd, F_DUPFD_CLOEXEC, 3);
+        *ret_fd = store_disk(store)->dup(store_disk(store), s->fd);
         if (*ret_fd < 0)
             return false;
         s->state = SEGMENT_LENT;
@@ -308,6 +312,8 @@ bool spool_store_lend_segment(struct spool_store *store, void *owner, struct spo
 
 bool spool_store_lend_body(struct spool_store *store, void *owner, struct spool_lent *ret_lent, int *ret_fd)
 {
+    if (!store->recovered) /* what lies there may belong to messages that were not read yet */
+        return false;
     for (struct body *b = store->bodies; b; b = b->hh.next) {
         if (b->state != BODY_SPARE)
             continue;
@@ -397,6 +403,7 @@ static int on_record(void *arg, const struct spool_record *record, struct str oc
     struct err err = { 0 };
     if (spool_envelope_decode(meta.envelope, &arena, &envelope, &err) < 0) {
         store->o.handlers.failed(store->o.handlers.arg, &err);
+        spool_scan_reject(&s->scan, record);
     } else {
         struct body *b = meta.body_file ? find_body(store, meta.body_file) : NULL;
         if (meta.body_file && !b)
@@ -424,8 +431,10 @@ void store_read_segment(struct spool_store *store, struct spool_segment *s, uint
         limit = s->lent.size_bytes;
     if (limit <= s->scan.at)
         return;
-    if (spool_scan_to(&s->scan, limit, on_record, &reading, &err) < 0)
+    if (spool_scan_to(&s->scan, limit, on_record, &reading, &err) < 0) {
+        s->unreadable = true;
         store->o.handlers.failed(store->o.handlers.arg, &err);
+    }
 }
 
 /* Keeps a copy of the octets that make no sense; the segment itself will be used again. */
@@ -521,7 +530,7 @@ static void drop_surplus(struct spool_store *store)
 
 void store_maybe_finished(struct spool_store *store, struct spool_segment *s)
 {
-    if (s->state != SEGMENT_CLOSED || s->live || !store->recovered)
+    if (s->state != SEGMENT_CLOSED || s->live || s->unreadable || !store->recovered)
         return;
     if (s->opened) {
         if (!s->told_finished) {
@@ -603,8 +612,8 @@ int spool_store_open(const struct spool_store_options *options, struct spool_sto
     store->o = *options;
     store->disk.fd = -1;
     store->next_body = 1;
-    int rc = spool_disk_folder_open(options->folder, &store->disk, err);
-    if (rc == 0)
+    int rc = options->disk ? 0 : spool_disk_folder_open(options->folder, &store->disk, err);
+    if (rc == 0 && !options->disk)
         rc = make_folders(store, err);
     if (rc == 0)
         rc = worker_pool_new(options->loop, "spool-maker", 1, 4096, &store->maker, err);
@@ -662,13 +671,13 @@ void spool_store_free(struct spool_store **store_at)
             continue;
         spool_scan_done(&s->scan);
         if (s->fd >= 0)
-            close(s->fd);
+            store_disk(store)->close(store_disk(store), s->fd);
         free(s);
     }
     for (struct body *b = store->bodies, *next; b; b = next) {
         next = b->hh.next;
         if (b->fd >= 0)
-            close(b->fd);
+            store_disk(store)->close(store_disk(store), b->fd);
         HASH_DEL(store->bodies, b);
         free(b);
     }

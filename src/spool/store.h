@@ -58,6 +58,7 @@ struct spool_store_handlers {
 struct spool_store_options {
     struct loop *loop;
     const char *folder;
+    const struct spool_disk *disk; /* NULL: that folder; tests put their own here, which has the sub-folders already */
     uint64_t segment_bytes;
     struct spool_store_handlers handlers;
 };

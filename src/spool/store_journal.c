@@ -8,7 +8,6 @@
  * that succeeds nothing settled is durable: after a crash messages may be delivered again, never lost. */
 #include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "base/wire.h"
 #include "spool/store_private.h"
@@ -181,6 +180,8 @@ static void sync_done(struct worker_job *job)
     struct journal *j = &store->journal;
     j->syncing = false;
     int rc = spool_log_sync_end(&j->log, &j->sync);
+    if (rc == 0 && (!j->log.n || j->log.segment[0].failed))
+        rc = -EIO; /* the notes were not even written */
     if (rc < 0) {
         report(store, rc, "cannot sync the spool's journal");
         keep_for_checkpoint(j);
@@ -271,25 +272,35 @@ void spool_store_checkpoint_entry(struct spool_checkpoint *c, uint64_t id, const
         wire_put_u16(&c->rows, m->settled[i]);
 }
 
+static void put_segment(struct spool_checkpoint *c, const struct spool_lent *lent, uint32_t slot, uint32_t read_to)
+{
+    wire_put_u64(&c->rows, lent->number);
+    wire_put_u64(&c->rows, lent->generation);
+    wire_put_u32(&c->rows, slot);
+    wire_put_u32(&c->rows, read_to);
+}
+
 static void put_segments(struct spool_checkpoint *c)
 {
     struct spool_store *store = c->store;
     for (size_t i = 0; i < store->n_segments; i++) {
         const struct spool_segment *s = store->segment[i];
-        if (!s || (s->state != SEGMENT_LENT && s->state != SEGMENT_CLOSED && s->state != SEGMENT_SPARE))
+        if (!s || s->state == SEGMENT_BROKEN)
             continue;
         if (c->rows.n > ROWS_FLUSH_BYTES)
             flush_rows(c, SPOOL_KIND_SEGMENTS);
-        wire_put_u64(&c->rows, s->lent.number);
-        wire_put_u64(&c->rows, s->lent.generation);
-        wire_put_u32(&c->rows, s->slot);
-        wire_put_u32(&c->rows, s->state == SEGMENT_CLOSED ? UINT32_MAX : s->scan.at);
+        /* What waits to be used again still shows its old messages to who reads it: all are settled. */
+        if (s->before.number)
+            put_segment(c, &s->before, s->slot, UINT32_MAX);
+        bool whole = s->state == SEGMENT_FREE || (s->state == SEGMENT_CLOSED && !s->unreadable);
+        if (s->state != SEGMENT_MAKING)
+            put_segment(c, &s->lent, s->slot, whole ? UINT32_MAX : s->scan.at);
     }
     flush_rows(c, SPOOL_KIND_SEGMENTS);
 }
 
 /* A new empty journal as the log's only segment; the old one's descriptor goes to *ret_old. */
-static int new_file(struct spool_store *store, int *ret_old, uint64_t *ret_old_number, struct err *err)
+static int new_file(struct spool_store *store, int *ret_old, struct err *err)
 {
     struct journal *j = &store->journal;
     const struct spool_disk *disk = store_disk(store);
@@ -302,7 +313,8 @@ static int new_file(struct spool_store *store, int *ret_old, uint64_t *ret_old_n
     struct spool_lent lent = { .number = number };
     disk->random(disk, &lent.generation, sizeof lent.generation);
     unsigned char block[SPOOL_BLOCK_BYTES];
-    struct spool_file_header header = { .kind = SPOOL_FILE_JOURNAL, .number = number, .generation = lent.generation };
+    struct spool_file_header header = { .kind = SPOOL_FILE_JOURNAL, .number = number, .generation = lent.generation,
+                                        .size_bytes = SPOOL_SEGMENT_MAX_BYTES /* it grows */ };
     spool_file_header_encode(&header, block);
     struct iovec iov = { block, sizeof block };
     int rc = spool_disk_write_all(disk, fd, &iov, 1, 0);
@@ -312,7 +324,6 @@ static int new_file(struct spool_store *store, int *ret_old, uint64_t *ret_old_n
         return err_errno(err, -rc, "cannot write the journal %s in the spool", name);
     }
     *ret_old = j->log.n ? j->log.segment[0].fd : -1;
-    *ret_old_number = j->number;
     j->log.n = 0;
     spool_log_add(&j->log, &lent, fd);
     j->number = number;
@@ -363,9 +374,12 @@ int spool_store_checkpoint(struct spool_store *store, void (*each)(void *arg, st
         return err_set(err, ERR_BUSY, "a sync of the journal is under way");
     write_rows(store);
     int old_fd = -1;
-    uint64_t old_number = 0;
     struct spool_log before = j->log;
-    int rc = new_file(store, &old_fd, &old_number, err);
+    /* Segments that were removed must not come back with messages that this checkpoint says nothing of. */
+    int rc = store_disk(store)->fsync_folder(store_disk(store), "segments");
+    if (rc < 0)
+        return err_errno(err, -rc, "cannot sync the folder segments of the spool");
+    rc = new_file(store, &old_fd, err);
     if (rc < 0)
         return rc;
     rc = write_checkpoint(store, each, arg);
@@ -373,19 +387,23 @@ int spool_store_checkpoint(struct spool_store *store, void (*each)(void *arg, st
         rc = sync_now(store);
     const struct spool_disk *disk = store_disk(store);
     char name[32];
-    if (rc < 0) { /* back to the old one; the half-written file is not complete and will not count */
+    if (rc < 0) {
+        /* Back to the old one. The new file may be complete on the disk, and would count after a crash though it knows
+         * nothing of later notes: unless it is surely gone, the old one takes no more. */
         disk->close(disk, j->log.segment[0].fd);
         journal_name(j->number, name);
-        disk->unlink(disk, name);
+        int gone = disk->unlink(disk, name);
+        if (gone == 0)
+            gone = disk->fsync_folder(disk, "journal");
         j->log = before;
+        if (gone < 0 && j->log.n)
+            j->log.segment[0].failed = true;
         return err_errno(err, -rc, "cannot write a new journal in the spool");
     }
     j->bytes_at_checkpoint = journal_segment(j)->end;
-    if (old_fd >= 0) {
+    if (old_fd >= 0)
         disk->close(disk, old_fd);
-        journal_name(old_number, name);
-        disk->unlink(disk, name);
-    }
+    recover_drop_journals(store, j->number);
     /* All that was noted before is part of what is durable now. */
     free_settled(store, &j->noted);
     answer(&j->waiters, 0);
@@ -400,7 +418,7 @@ int journal_open(struct spool_store *store, struct err *err)
     buf_init(&j->rows, ROWS_MAX_BYTES);
     int rc = loop_timer_new(store->o.loop, on_timer, store, &j->timer, err);
     if (rc == 0)
-        rc = loop_turn_new(store->o.loop, on_turn, store, &store->turn, err);
+        rc = loop_turn_new(store->o.loop, LOOP_TURN_WORK, on_turn, store, &store->turn, err);
     if (rc == 0)
         rc = worker_pool_new(store->o.loop, "spool-journal", 1, 16, &j->pool, err);
     return rc;
@@ -419,7 +437,7 @@ void journal_close(struct spool_store *store)
     loop_turn_free(&store->turn);
     for (unsigned i = 0; i < j->log.n; i++)
         if (j->log.segment[i].fd >= 0)
-            close(j->log.segment[i].fd);
+            store_disk(store)->close(store_disk(store), j->log.segment[i].fd);
     j->log.n = 0;
     buf_done(&j->rows);
     free(j->noted.item);

@@ -25,6 +25,8 @@ struct spool_segment {
     uint32_t live;            /* messages that are not durably settled */
     uint32_t opened;          /* at delivery processes */
     bool told_finished;
+    bool unreadable;          /* the disk failed while it was read: never used again, read anew at the next start */
+    struct spool_lent before; /* while a new header is written: what the one on disk may still say */
 };
 
 enum body_state { BODY_SPARE, BODY_LENT, BODY_USED };
@@ -102,12 +104,12 @@ struct spool_store {
     struct loop_turn *turn;
     struct remembered *memory;
     struct scanned *scanned;
-    bool recovered;
+    bool recovered, journal_lost;
 };
 
 static inline const struct spool_disk *store_disk(const struct spool_store *store)
 {
-    return &store->disk.disk;
+    return store->o.disk ? store->o.disk : &store->disk.disk;
 }
 
 /* ---- store.c ---- */
@@ -134,6 +136,8 @@ void journal_name(uint64_t number, char ret_name[32]);
 
 /* ---- store_recover.c ---- */
 int recover_journal(struct spool_store *store, struct err *err);
+/* Removes the journals before this one. */
+void recover_drop_journals(struct spool_store *store, uint64_t before);
 int recover_segments(struct spool_store *store, struct err *err);
 int recover_bodies(struct spool_store *store, struct err *err);
 /* True: the message is settled. Otherwise *ret_memory is filled; *ret_known says whether there is anything in it. */

@@ -260,11 +260,14 @@ static int replay_journal(struct spool_store *store, uint64_t number, struct err
                 tell(store, "is damaged: some messages may be delivered again", number);
         spool_scan_done(&scan);
     }
+    /* What is acted upon now was perhaps only in memory when the last queue died. */
+    if (rc >= 0 && valid && replay.ended)
+        rc = disk->fdatasync(disk, fd);
     disk->close(disk, fd);
     if (replay.bad)
         tell(store, "holds notes that make no sense: some messages may be delivered again", number);
     if (rc < 0 && valid)
-        return rc;
+        return err_set(err, rc, "cannot read %s in the spool", name);
     return replay.ended;
 }
 
@@ -286,12 +289,24 @@ int recover_journal(struct spool_store *store, struct err *err)
     }
     if (rc >= 0 && names.n) {
         store->journal.number = names.number[0];
-        if (!complete)
-            tell(store, "and those before it are not complete: all messages in the spool are delivered again",
-                 names.number[0]);
+        store->journal_lost = !complete;
     }
     free(names.number);
     return rc < 0 ? rc : 0;
+}
+
+void recover_drop_journals(struct spool_store *store, uint64_t before)
+{
+    struct names names = { 0 };
+    if (list(store, "journal", found_hex, &names, NULL) == 0) {
+        for (size_t i = 0; i < names.n; i++) {
+            char name[32];
+            journal_name(names.number[i], name);
+            if (names.number[i] < before)
+                store_disk(store)->unlink(store_disk(store), name);
+        }
+    }
+    free(names.number);
 }
 
 bool recover_look(const struct spool_store *store, uint64_t id, uint64_t segment, uint32_t offset,
@@ -379,6 +394,9 @@ int recover_segments(struct spool_store *store, struct err *err)
     for (size_t i = 0; i < names.n && rc == 0; i++)
         rc = recover_segment(store, (uint32_t)names.number[i], err);
     free(names.number);
+    if (store->journal_lost && store->n_segments) /* without segments the first start was cut short: nothing is lost */
+        tell(store, "and those before it are not complete: all messages in the spool are delivered again",
+             store->journal.number);
     return rc;
 }
 

@@ -95,7 +95,7 @@ def test_master_alone(sink):
         p.process.wait(10)
         until(lambda: not any(alive(pid) for pid in roles), "the roles have gone", 30)
         acked = load.stop()
-        p.process = None
+        p.ended()
         p.start()
         counted(p, sink, acked, "x@here.test")
 

@@ -300,7 +300,7 @@ def test_unreadable_spool():
     code = p.process.wait(40)
     p.log.thread.join(10)
     assert code in (71, 73, 74, 75, 78) and str(lost) in "\n".join(p.log.lines), (code, p.log.lines)
-    p.process = None
+    p.ended()
     p.__exit__(None)
 
 

@@ -21,6 +21,14 @@ def pytest_collection_modifyitems(config, items):
     items[:] = keep
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    if report.failed:
+        for daemon in Postern.live:
+            report.sections.append((f"log of {daemon.dir}", "\n".join(daemon.log.lines[-25:])))
+
+
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pki")

@@ -20,7 +20,7 @@ ROOT = os.geteuid() == 0
 TREE = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("POSTERN_BUILD", TREE / "build"))
 POSTERND, POSTERN = BUILD / "posternd", BUILD / "postern"
-READY_S, STOP_S, WAIT_S = 30, 40, 30
+READY_S, STOP_S, WAIT_S = 30, 40, int(os.environ.get("POSTERN_WAIT_S", 30))
 SANITIZED = "AddressSanitizer" in os.environ.get("POSTERN_SANITIZER", "")
 
 _sources = itertools.count(1)
@@ -124,6 +124,8 @@ class Log:
 class Postern:
     """with Postern(…) as p: …   The text may hold {address}, {dir}; every folder it names is made."""
 
+    live = []  # what runs now, so that a failing test shows its logs
+
     def __init__(self, text, users=None, start=True, address=None, env=None, wrapper=()):
         self.address = address or free_address()
         self.dir = Path(tempfile.mkdtemp(prefix="postern-e2e-"))
@@ -151,12 +153,8 @@ class Postern:
         self.config.chmod(0o644)
 
     def make_folders(self):
-        for folder in ("spool", "state", "keys", "mail", "log"):
-            (self.dir / folder).mkdir(mode=0o755, exist_ok=True)
-        if ROOT:
-            for folder in ("spool", "state", "keys", "mail"):
-                (self.dir / folder).rmdir()
-            self.cli("setup")
+        (self.dir / "log").mkdir(mode=0o755, exist_ok=True)
+        self.cli("setup")
 
     def add_user(self, name, password):
         self.cli("user", "add", name, input=password + "\n")
@@ -183,6 +181,7 @@ class Postern:
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                         start_new_session=True)
         self.log = Log(self.process.stderr)
+        self.live.append(self)
         if wait:
             try:
                 self.log.wait(r"\bmaster\.ready\b", timeout=READY_S)
@@ -235,8 +234,7 @@ class Postern:
             raise AssertionError("posternd did not end on SIGTERM:\n" + "\n".join(self.log.lines[-25:]))
         until(lambda: not any(alive(pid) for pid in pids), "every role has ended")
         self.log.thread.join(10)
-        self.old_logs += self.log.lines
-        self.process = None
+        self.ended()
         assert code == status, f"posternd ended with {code}:\n" + "\n".join(self.log.lines[-25:])
 
     def kill(self):
@@ -258,8 +256,13 @@ class Postern:
             self.process.kill()
         self.process.wait(STOP_S)
         until(lambda: not any(alive(pid) for pid in pids), "every process has ended")
+        self.ended()
+
+    def ended(self):
         self.old_logs += self.log.lines
         self.process = None
+        if self in self.live:
+            self.live.remove(self)
 
     def __enter__(self):
         return self
@@ -269,8 +272,8 @@ class Postern:
             if kind is None:
                 self.stop()
             else:
-                self.kill()
                 print("\n".join(self.log.lines[-60:]) if self.log else "")
+                self.kill()
         finally:
             shutil.rmtree(self.dir, ignore_errors=True)
 

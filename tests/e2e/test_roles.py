@@ -180,7 +180,7 @@ def test_master_dies(pki):
         p.process.kill()
         p.process.wait(10)
         until(lambda: not any(alive(pid) for pid in pids), "the roles have gone with their master")
-        p.process = None
+        p.ended()
         p.start()
         until(lambda: len({m.split(b"Subject: ")[1].split(b"\r\n")[0] for m in p.maildir("x")}) == 20, "all twenty")
 

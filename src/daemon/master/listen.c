@@ -44,6 +44,8 @@ int listen_open(const char *address_and_port, int *ret_fd, struct err *err)
     int rc = 0;
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
         setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0 ||
+        /* What is accepted inherits it. */
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0 ||
         (name.ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) != 0))
         rc = err_errno(err, errno, "cannot prepare the socket for %s", address_and_port);
     else if (bind(fd, (struct sockaddr *)&name, name_bytes) != 0 || listen(fd, BACKLOG) != 0)

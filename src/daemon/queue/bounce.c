@@ -4,6 +4,7 @@
  * Ways to fail: the original's record cannot be read, no memory, no room in the spool: negative, to be tried again. A body that
  * is damaged does not stop a bounce: then only our own trace headers are returned. */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/arena.h"
 #include "base/clock.h"
@@ -135,6 +136,28 @@ static bool pick_rows(struct notice *n, const struct bounce_row *rows, size_t n_
 }
 
 /* ---- what is returned ---- */
+
+int bounce_read(struct queue *q, const struct spool_entry *entry, struct spool_reader **ret_reader, int *ret_body_fd,
+                struct err *err)
+{
+    *ret_body_fd = -1;
+    int rc = queue_read(q, entry, ret_reader, err);
+    uint64_t file = rc == 0 ? spool_reader_body_file(*ret_reader) : 0;
+    if (!file)
+        return rc;
+    int fd = spool_store_body_open(q->store, file);
+    if (fd < 0) /* who reads the body is told so then */
+        return 0;
+    struct spool_reader *whole;
+    if (spool_store_read(q->store, queue_segment_of(q, entry), entry->offset, entry->length, fd, &whole, err) < 0) {
+        close(fd);
+        return 0;
+    }
+    spool_reader_free(ret_reader);
+    *ret_reader = whole;
+    *ret_body_fd = fd;
+    return 0;
+}
 
 static bool lines_are_whole(struct str s)
 {
@@ -326,7 +349,7 @@ void bounce_send(struct queue *q, const struct spool_entry *entry, const struct 
     }
     struct err err = { 0 };
     struct spool_reader *reader = NULL;
-    int rc = queue_read(q, entry, &reader, &err);
+    int body_fd = -1, rc = bounce_read(q, entry, &reader, &body_fd, &err);
     if (rc < 0) {
         log_event(q->ctx->log, LOG_LEVEL_ERROR, "queue.bounce.failed", "%s: %s", b->original_id, err_text(&err));
         answer_later(b, rc);
@@ -338,6 +361,8 @@ void bounce_send(struct queue *q, const struct spool_entry *entry, const struct 
     buf_done(&n.original);
     arena_done(&n.arena);
     spool_reader_free(&reader);
+    if (body_fd >= 0)
+        close(body_fd);
     if (rc != 0)
         answer_later(b, rc < 0 ? rc : 0);
 }

@@ -333,6 +333,11 @@ static void own_body_done(void *arg, const struct spool_lent *lent)
     returned(arg, true, lent);
 }
 
+static void own_body_taken(void *arg, const struct spool_lent *lent)
+{
+    (void)arg, (void)lent; /* the next one is lent when the message is found: intake_body_used() */
+}
+
 static void own_failed(void *arg, const struct err *why)
 {
     struct queue_writer *w = arg;
@@ -340,7 +345,8 @@ static void own_failed(void *arg, const struct err *why)
 }
 
 static const struct spool_writer_handlers own_handlers = {
-    .segment_done = own_segment_done, .body_done = own_body_done, .failed = own_failed,
+    .segment_done = own_segment_done, .body_done = own_body_done, .body_taken = own_body_taken,
+    .failed = own_failed,
 };
 
 int intake_start(struct queue *q, struct err *err)

@@ -137,6 +137,11 @@ struct bounce_row {
 void bounce_send(struct queue *q, const struct spool_entry *entry, const struct bounce_row *rows, size_t n,
                  struct str remote_mta, void (*done)(void *arg, int result), void *arg);
 
+/* Opens a message with its body file, if it has one: queue_read() alone gives what lies in the segment. A body that cannot
+ * be opened fails when it is read. *ret_body_fd (-1: none) is to be closed behind the reader. */
+int bounce_read(struct queue *q, const struct spool_entry *entry, struct spool_reader **ret_reader, int *ret_body_fd,
+                struct err *err);
+
 /* ---- submit.c ---- */
 struct submit_message {
     struct str sender;

@@ -1,7 +1,6 @@
 #include "daemon/smtpd/smtpd.h"
 
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -53,8 +52,6 @@ void accept_ready(void *arg, unsigned events)
             close(fd);
             continue;
         }
-        const int on = 1;
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         session_begin(smtpd, listener, fd, address, port);
     }
 }

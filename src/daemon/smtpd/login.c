@@ -36,7 +36,7 @@ static bool begin(struct session *s, const struct smtp_server_event *event)
                             (event->has_initial ? IPC_AUTH_FLAG_INITIAL : 0)),
         .port = s->port, .mechanism = event->mechanism, .server = str_of(s->server->conf->name),
         .client = str_of(client), .helo = smtp_server_helo(s->machine), .session = str_of(s->id),
-        .offered = s->policy.mechanisms, .initial = event->data,
+        .offered = str_of(s->mechanisms), .initial = event->data,
     };
     if (s->tls) {
         struct tls_info info;

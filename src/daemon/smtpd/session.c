@@ -67,8 +67,6 @@ static void destroy(struct session *s)
     }
     smtp_server_free(s->machine);
     buf_wipe(&s->input);
-    free(s->mechanisms);
-    free(s->mechanisms_tls);
     free(s->user);
     free(s->mechanism);
     free(s->helo);
@@ -94,7 +92,7 @@ static bool can_sign(const struct session *s)
     return s->server->tls && signer_available(s->smtpd->signer);
 }
 
-static char *mechanisms_when(const struct session *s, bool tls)
+static const char *mechanisms_when(const struct session *s, bool tls)
 {
     struct verdict_session in = {
         .rules = &s->rules, .listener = s->listener->kind, .tls_possible = can_sign(s), .tls_active = tls,
@@ -102,7 +100,7 @@ static char *mechanisms_when(const struct session *s, bool tls)
     };
     struct verdict out;
     verdict_session(&in, &out);
-    return str_dup(str_of(out.mechanisms));
+    return smtpd_site_list(s->site, out.mechanisms);
 }
 
 void session_set_policy(struct session *s)
@@ -113,18 +111,15 @@ void session_set_policy(struct session *s)
     };
     struct verdict v;
     verdict_session(&in, &v);
-    free(s->mechanisms);
-    free(s->mechanisms_tls);
-    s->mechanisms = str_dup(str_of(v.mechanisms));
-    s->mechanisms_tls = s->tls ? NULL : mechanisms_when(s, true);
-    s->policy = (struct smtp_server_policy){
+    s->mechanisms = smtpd_site_list(s->site, v.mechanisms);
+    struct smtp_server_policy policy = {
         .deny = v.deny, .starttls_available = v.offer_starttls, .tls_active = s->tls != NULL,
         .require_tls = v.need_tls, .require_auth = v.need_auth,
         .line_ends_repair = s->rules.line_ends == CONF_LINE_ENDS_REPAIR,
-        .mechanisms = str_of(s->mechanisms), .mechanisms_tls = str_of(s->mechanisms_tls),
+        .mechanisms = str_of(s->mechanisms), .mechanisms_tls = str_of(s->tls ? NULL : mechanisms_when(s, true)),
         .mechanisms_known = str_of(all_mechanisms),
     };
-    smtp_server_set_policy(s->machine, &s->policy);
+    smtp_server_set_policy(s->machine, &policy);
 }
 
 static void use_server(struct session *s, struct site_server *server)

@@ -231,6 +231,19 @@ struct site *smtpd_site_ref(struct site *site)
     return site;
 }
 
+const char *smtpd_site_list(struct site *site, const char *text)
+{
+    for (size_t i = 0; i < site->n_lists; i++)
+        if (strcmp(site->list[i], text) == 0)
+            return site->list[i];
+    char **grown = realloc(site->list, (site->n_lists + 1) * sizeof *grown);
+    if (!grown)
+        return NULL;
+    site->list = grown;
+    grown[site->n_lists] = str_dup(str_of(text));
+    return grown[site->n_lists] ? grown[site->n_lists++] : NULL;
+}
+
 void smtpd_site_unref(struct site **site_at)
 {
     struct site *site = *site_at;
@@ -248,6 +261,9 @@ void smtpd_site_unref(struct site **site_at)
     }
     for (size_t i = 0; site->recipients && i < site->conf->n_domains; i++)
         recipient_table_free(&site->recipients[i]);
+    for (size_t i = 0; i < site->n_lists; i++)
+        free(site->list[i]);
+    free(site->list);
     log_stream_free(&site->session_log);
     free(site->server);
     free(site->recipients);

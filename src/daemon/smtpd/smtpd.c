@@ -44,7 +44,7 @@ static void on_body_done(void *arg, const struct spool_lent *body)
 static void on_body_taken(void *arg, const struct spool_lent *body)
 {
     (void)arg;
-    send_segment(IPC_BODY_HELD, body);
+    send_segment(IPC_BODY_HELD, body); /* upon which the queue lends the next */
 }
 
 static void on_spool_failed(void *arg, const struct err *why)
@@ -63,7 +63,8 @@ static void on_spool_changed(void *arg)
 }
 
 static const struct spool_writer_handlers writer_handlers = {
-    .segment_done = on_segment_done, .body_done = on_body_done, .body_taken = on_body_taken, .failed = on_spool_failed, .changed = on_spool_changed,
+    .segment_done = on_segment_done, .body_done = on_body_done, .body_taken = on_body_taken, .failed = on_spool_failed,
+    .changed = on_spool_changed,
 };
 
 static void say_held(void *arg, bool is_body, const struct spool_lent *lent)

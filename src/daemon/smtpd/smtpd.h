@@ -54,6 +54,8 @@ struct site {
     struct site_listener *listener;
     size_t n_listeners;
     struct log_stream *session_log;
+    char **list;                         /* of mechanisms, each that was ever offered: sessions borrow them */
+    size_t n_lists;
 };
 
 /* Files of a snapshot that has not been switched to yet. */
@@ -95,6 +97,8 @@ void smtpd_site_accept_again(struct site *site);
 void smtpd_site_stop_listening(struct site *site);
 struct site *smtpd_site_ref(struct site *site);
 void smtpd_site_unref(struct site **site);
+/* The same text, as long as the site lives; NULL when out of memory. There are few different ones. */
+const char *smtpd_site_list(struct site *site, const char *text);
 
 /* ---- accept.c ---- */
 void accept_ready(void *listener, unsigned events);
@@ -114,8 +118,7 @@ struct session {
     struct tls_session *tls;
     struct buf input;                    /* read and not yet taken: small, and mostly empty */
     struct access_rules rules;
-    struct smtp_server_policy policy;
-    char *mechanisms, *mechanisms_tls;   /* what policy borrows */
+    const char *mechanisms;              /* offered now; the site's */
     struct mail *mail;                   /* from the DATA event to COMMIT's answer, and its recipients' questions */
     uint32_t ask_id;                     /* 0: nothing is being asked */
     const struct smtp_server_recipient *asked; /* whose user is being looked up */

@@ -1,0 +1,289 @@
+/* drop: the folder where sendmail leaves messages while the daemon is down (docs/control.md). Happy path: every five
+ * seconds, and at the start, the folder is read; one file after the other is checked, stored, and removed once its message
+ * is durable.
+ * Ways to fail: what is no message is renamed to .bad, with an event; what cannot be stored now is left for the next
+ * look. A file that was stored but can be neither removed nor renamed would be stored again and again: then the folder is
+ * left alone, with an event, until the queue starts anew.
+ * Everything in the folder is hostile: any local user can put files there through postern-drop. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "daemon/queue/submit.h"
+#include "io/now.h"
+
+enum { LOOK_EVERY_MS = 5000, UNTIL_SCANNED_MS = 500, NAMES_A_TURN = 256, COMPLAIN_EVERY_MS = 600000 };
+
+enum taken { TAKEN_STORING, TAKEN_BAD, TAKEN_LATER };
+
+struct drop {
+    struct queue *queue;
+    struct loop_timer *timer;
+    DIR *dir;                  /* NULL: not in the middle of a look */
+    bool storing, stuck, orphan; /* orphan: freed while a message is being stored */
+    int64_t complained_ms;
+    char name[NAME_MAX + 1];   /* the file that is being stored */
+};
+
+static void complain(struct drop *d, const char *event, const char *what, const char *name, int saved_errno)
+{
+    int64_t now = now_mono_ms();
+    if (d->complained_ms && now - d->complained_ms < COMPLAIN_EVERY_MS)
+        return; /* the same again, every five seconds */
+    d->complained_ms = now;
+    log_event(d->queue->ctx->log, LOG_LEVEL_ERROR, event, "%s %s in the drop folder %s: %s", what, name,
+              d->queue->ctx->conf->drop, strerror(saved_errno));
+}
+
+/* ---- one file ---- */
+
+static bool set_aside(struct drop *d, const char *name)
+{
+    char aside[NAME_MAX + 1];
+    int stem = (int)(strlen(name) - strlen(".mail"));
+    snprintf(aside, sizeof aside, "%.*s.bad", stem, name);
+    int rc = renameat2(dirfd(d->dir), name, dirfd(d->dir), aside, RENAME_NOREPLACE);
+    for (unsigned i = 0; rc != 0 && errno == EEXIST && i < 8; i++) {
+        unsigned random;
+        now_random(&random, sizeof random);
+        snprintf(aside, sizeof aside, "%.*s.%08x.bad", stem < 200 ? stem : 200, name, random);
+        rc = renameat2(dirfd(d->dir), name, dirfd(d->dir), aside, RENAME_NOREPLACE);
+    }
+    if (rc != 0 && errno != ENOENT)
+        complain(d, "queue.drop.failed", "cannot rename", name, errno);
+    return rc == 0;
+}
+
+static bool bad(struct drop *d, const char *name, const char *why)
+{
+    if (!set_aside(d, name))
+        return false;
+    struct log_record r;
+    log_begin(&r, d->queue->ctx->log, LOG_LEVEL_WARNING, "queue.drop.bad");
+    log_cstr(&r, "file", name);
+    log_cstr(&r, "folder", d->queue->ctx->conf->drop);
+    log_cstr(&r, "text", why);
+    log_end(&r);
+    return true;
+}
+
+static int open_file(struct drop *d, const char *name, struct stat *ret_st, struct err *err)
+{
+    /* Not blocking: a FIFO must not stop the queue. */
+    int fd = openat(dirfd(d->dir), name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0) {
+        bool for_good = errno == ELOOP || errno == EACCES || errno == EPERM || errno == ENXIO;
+        int saved = errno;
+        err_errno(err, saved, "it cannot be opened");
+        return for_good ? ERR_DENIED : -saved;
+    }
+    uint64_t size_max = d->queue->ctx->conf->max_message_size + SUBMIT_LINE_MAX_BYTES;
+    int rc = 0;
+    if (fstat(fd, ret_st) != 0)
+        rc = err_errno(err, errno, "it cannot be looked at");
+    else if (!S_ISREG(ret_st->st_mode) || ret_st->st_nlink != 1)
+        rc = err_set(err, ERR_DENIED, "it is no regular file with one name");
+    else if (ret_st->st_size < 1 || (uint64_t)ret_st->st_size > size_max)
+        rc = err_set(err, ERR_LIMIT, "it has %lld octets; 1 to %llu are allowed (max_message_size)",
+                     (long long)ret_st->st_size, (unsigned long long)size_max);
+    if (rc == 0)
+        return fd;
+    close(fd);
+    return rc;
+}
+
+static int read_file(int fd, size_t n, struct buf *into, struct err *err)
+{
+    char *to = buf_reserve(into, n);
+    if (!to)
+        return err_set(err, -ENOMEM, "no memory for %zu octets", n);
+    while (into->n < n) {
+        ssize_t got = read(fd, to + into->n, n - into->n);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return err_errno(err, errno, "it cannot be read");
+        if (got == 0)
+            return err_set(err, ERR_SYNTAX, "it became shorter while it was read");
+        into->n += (size_t)got;
+    }
+    return 0;
+}
+
+static void stored(void *arg, int exit_status, uint64_t id, const char *text);
+
+static int hand_over(struct drop *d, const char *name, struct str file, unsigned uid, struct err *err)
+{
+    struct str line;
+    struct str content = file;
+    if (!str_cut(&content, '\n', &line) || line.n > SUBMIT_LINE_MAX_BYTES)
+        return err_set(err, ERR_SYNTAX, "it does not begin with a request in one line");
+    json_t *object = json_loadb(line.p, line.n, JSON_REJECT_DUPLICATES, NULL);
+    const char *verb = json_string_value(json_object_get(object, "verb"));
+    struct submit_request request = { 0 };
+    int rc = verb && strcmp(verb, "submit") == 0 ? submit_request_read(object, d->queue->ctx->conf, &request, err)
+                                                 : err_set(err, ERR_SYNTAX, "its first line is no submit request");
+    if (rc == 0 && request.size_bytes != content.n)
+        rc = err_set(err, ERR_SYNTAX, "it holds %zu octets of a message, its first line says %llu", content.n,
+                     (unsigned long long)request.size_bytes);
+    if (rc == 0) {
+        struct submit_message m = { .sender = request.sender, .recipient = request.recipient,
+                                    .n_recipients = request.n_recipients, .content = content, .uid = uid };
+        str_copy(str_of(name), d->name, sizeof d->name);
+        d->storing = true;
+        submit_store(d->queue, &m, stored, d);
+    }
+    submit_request_done(&request);
+    json_decref(object);
+    return rc;
+}
+
+static enum taken take(struct drop *d, const char *name)
+{
+    struct err err = { 0 };
+    struct stat st;
+    int fd = open_file(d, name, &st, &err);
+    int rc = fd;
+    if (fd >= 0) {
+        struct buf file;
+        buf_init(&file, (size_t)st.st_size);
+        rc = read_file(fd, (size_t)st.st_size, &file, &err);
+        close(fd);
+        if (rc == 0)
+            rc = hand_over(d, name, buf_str(&file), st.st_uid, &err);
+        buf_done(&file);
+    }
+    if (rc >= 0)
+        return TAKEN_STORING;
+    if (rc == ERR_SYNTAX || rc == ERR_LIMIT || rc == ERR_DENIED) {
+        bad(d, name, err_text(&err));
+        return TAKEN_BAD;
+    }
+    if (rc != -ENOENT)
+        complain(d, "queue.drop.failed", "cannot take", name, rc < 0 && rc > -1000 ? -rc : EIO);
+    return TAKEN_LATER;
+}
+
+/* ---- the folder ---- */
+
+static void end_look(struct drop *d)
+{
+    if (d->dir)
+        closedir(d->dir);
+    d->dir = NULL;
+    if (!d->stuck)
+        loop_timer_set(d->timer, LOOK_EVERY_MS);
+}
+
+static void stored(void *arg, int exit_status, uint64_t id, const char *text)
+{
+    (void)id;
+    struct drop *d = arg;
+    d->storing = false;
+    if (d->orphan) {
+        free(d);
+        return;
+    }
+    if (exit_status == EX_OK) {
+        if (unlinkat(dirfd(d->dir), d->name, 0) != 0 && errno != ENOENT &&
+            !bad(d, d->name, "its message was stored, but the file could not be removed")) {
+            d->stuck = true;
+            log_event(d->queue->ctx->log, LOG_LEVEL_ERROR, "queue.drop.stuck",
+                      "%s/%s was taken but cannot be removed: %s. Remove it, give the folder's rights back and restart; "
+                      "until then the drop folder is left alone",
+                      d->queue->ctx->conf->drop, d->name, strerror(errno));
+            end_look(d);
+            return;
+        }
+    } else if (exit_status == EX_DATAERR) {
+        bad(d, d->name, text);
+    } else {
+        end_look(d); /* no room now: no use in trying the others */
+        return;
+    }
+    loop_timer_set(d->timer, 0);
+}
+
+static bool open_folder(struct drop *d)
+{
+    const char *path = d->queue->ctx->conf->drop;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    d->dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (d->dir)
+        return true;
+    int saved = errno;
+    if (fd >= 0)
+        close(fd);
+    if (saved != ENOENT) /* no folder: sendmail has none to use either */
+        complain(d, "queue.drop.failed", "cannot read", path, saved);
+    return false;
+}
+
+static bool is_message(const char *name)
+{
+    return name[0] != '.' && str_ends_nocase(str_of(name), STR(".mail")) && strcmp(name + strlen(name) - 5, ".mail") == 0;
+}
+
+static void look(void *arg)
+{
+    struct drop *d = arg;
+    struct queue *q = d->queue;
+    if (d->storing || d->stuck || q->draining)
+        return;
+    if (!q->scanned) {
+        loop_timer_set(d->timer, UNTIL_SCANNED_MS);
+        return;
+    }
+    if (q->paused_in || !q->own || !spool_writer_can_accept(q->own) || (!d->dir && !open_folder(d))) {
+        end_look(d);
+        return;
+    }
+    for (unsigned i = 0; i < NAMES_A_TURN; i++) {
+        struct dirent *e = readdir(d->dir);
+        if (!e) {
+            end_look(d);
+            return;
+        }
+        if (!is_message(e->d_name))
+            continue;
+        if (take(d, e->d_name) == TAKEN_STORING)
+            return; /* stored() goes on */
+        break;
+    }
+    loop_timer_set(d->timer, 0);
+}
+
+int drop_start(struct queue *q, struct err *err)
+{
+    struct drop *d = calloc(1, sizeof *d);
+    if (!d)
+        return err_set(err, -ENOMEM, "no memory for the drop folder");
+    d->queue = q;
+    int rc = loop_timer_new(q->ctx->loop, look, d, &d->timer, err);
+    if (rc < 0) {
+        free(d);
+        return rc;
+    }
+    loop_timer_set(d->timer, 0);
+    q->drop = d;
+    return 0;
+}
+
+void drop_free(struct queue *q)
+{
+    struct drop *d = q->drop;
+    q->drop = NULL;
+    if (!d)
+        return;
+    loop_timer_free(&d->timer);
+    if (d->dir)
+        closedir(d->dir);
+    d->dir = NULL;
+    d->orphan = true;
+    if (!d->storing)
+        free(d);
+}
