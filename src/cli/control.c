@@ -16,6 +16,8 @@ static int connect_control(const char *path, struct err *err)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return err_errno(err, errno, "cannot make a socket");
+    const struct timeval patience = { .tv_sec = ANSWER_TIMEOUT_MS / 1000 };
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience); /* a daemon that hangs reads nothing */
     if (connect(fd, (struct sockaddr *)&name, sizeof name) != 0) {
         int saved = errno;
         close(fd);

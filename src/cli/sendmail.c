@@ -224,12 +224,22 @@ static const char *value_of(int argc, char **argv, int *i)
     return ++*i < argc ? argv[*i] : NULL;
 }
 
-enum mode { SEND, SMTP, LIST, ALIASES, FLUSH };
+enum mode { SEND, SMTP, LIST, ALIASES, FLUSH, UNKNOWN /* -bd, -bt …: nothing to be done silently */ };
 
 /* Options that take a value, are accepted and change nothing here. */
 static bool takes_unused_value(char letter)
 {
     return strchr("BLNOoRVXhprAD", letter) != NULL;
+}
+
+/* Letters without a value, together or alone: -t, -i, -ti, -it, and those that change nothing here. */
+static bool take_flags(const char *letters, struct sendmail_options *o)
+{
+    if (strspn(letters, "itGmnsvx") != strlen(letters))
+        return false;
+    o->recipients_from_headers |= strchr(letters, 't') != NULL;
+    o->dot_is_text |= strchr(letters, 'i') != NULL;
+    return true;
 }
 
 static bool read_options(int argc, char **argv, struct sendmail_options *o, enum mode *mode, const char **config)
@@ -241,12 +251,10 @@ static bool read_options(int argc, char **argv, struct sendmail_options *o, enum
             i++;
             break;
         }
-        if (strcmp(arg, "-t") == 0)
-            o->recipients_from_headers = true;
-        else if (strcmp(arg, "-i") == 0 || strcmp(arg, "-oi") == 0)
+        if (strcmp(arg, "-oi") == 0)
             o->dot_is_text = true;
-        else if (strncmp(arg, "-ti", 3) == 0)
-            o->recipients_from_headers = o->dot_is_text = true;
+        else if (take_flags(arg + 1, o))
+            continue;
         else if (arg[1] == 'f' || arg[1] == 'r')
             o->sender = value_of(argc, argv, &i);
         else if (arg[1] == 'F')
@@ -254,12 +262,12 @@ static bool read_options(int argc, char **argv, struct sendmail_options *o, enum
         else if (arg[1] == 'C')
             *config = value_of(argc, argv, &i);
         else if (arg[1] == 'b')
-            *mode = arg[2] == 's' ? SMTP : arg[2] == 'p' ? LIST : arg[2] == 'i' ? ALIASES : SEND;
+            *mode = arg[2] == 's' ? SMTP : arg[2] == 'p' ? LIST : arg[2] == 'i' ? ALIASES : arg[2] == 'm' ? SEND : UNKNOWN;
         else if (arg[1] == 'q')
             *mode = FLUSH;
         else if (takes_unused_value(arg[1]))
             (void)value_of(argc, argv, &i);
-        else if (!strchr("Gmnsvx", arg[1]))
+        else
             return false;
     }
     o->recipient = i < argc ? argv + i : NULL;
@@ -272,7 +280,7 @@ int cli_sendmail(int argc, char **argv, const struct cli_options *options)
     struct sendmail_options o = { 0 };
     struct cli_options own = *options;
     enum mode mode = SEND;
-    if (!read_options(argc, argv, &o, &mode, &own.config) || !own.config)
+    if (!read_options(argc, argv, &o, &mode, &own.config) || !own.config || mode == UNKNOWN)
         return cli_fail(CLI_USAGE, "usage: sendmail [-t] [-i] [-f sender] [-F name] [-bs|-bp|-q] [recipient ...]");
     const struct conf *conf;
     if (mode == ALIASES)

@@ -9,7 +9,7 @@
 #include "io/now.h"
 #include "smtp/server.h"
 
-enum { INPUT_BYTES = 64 * 1024, RECIPIENTS_MAX = 1000 };
+enum { INPUT_BYTES = 64 * 1024, RECIPIENTS_MAX = 1000, MESSAGE_MAX_BYTES = 128 << 20 };
 
 struct talk {
     const struct conf *conf;
@@ -31,6 +31,13 @@ static bool flush_output(struct talk *t)
     return true;
 }
 
+/* For good only what is wrong with the message or not allowed; whatever ails this machine passes. */
+static void reject(struct talk *t, int status, const char *why)
+{
+    bool for_good = status == CLI_DATA || status == CLI_NOT_PERMITTED || status == CLI_USAGE;
+    smtp_server_reject(t->machine, for_good ? 554 : 451, for_good ? "5.3.0" : "4.3.0", why);
+}
+
 static void commit(struct talk *t, const struct smtp_server_transaction *transaction)
 {
     static struct str recipients[RECIPIENTS_MAX];
@@ -40,12 +47,13 @@ static void commit(struct talk *t, const struct smtp_server_transaction *transac
     struct submit m = { transaction->sender.text, recipients, n, buf_str(&t->content) };
     struct err err = { 0 };
     char id[32];
-    int status = t->content.failed ? CLI_DATA : submit_message(t->conf, &m, id, sizeof id, &err);
+    if (t->content.failed)
+        err_set(&err, -ENOMEM, "Out of memory for the message");
+    int status = t->content.failed ? CLI_TRY_AGAIN : submit_message(t->conf, &m, id, sizeof id, &err);
     if (status == CLI_OK)
         smtp_server_committed(t->machine, id[0] ? str_of(id) : STR("drop"));
     else
-        smtp_server_reject(t->machine, status == CLI_TRY_AGAIN ? 451 : 554, status == CLI_TRY_AGAIN ? "4.3.0" : "5.3.0",
-                           err.text);
+        reject(t, status, err.text);
     buf_clear(&t->content);
 }
 
@@ -103,7 +111,9 @@ int sendmail_smtp(const struct conf *conf)
     limits.max_recipients = RECIPIENTS_MAX;
     struct smtp_server_options options = { .limits = &limits,
                                            .hostname = str_of(conf->n_servers ? conf->server[0].name : "localhost") };
-    buf_init(&t.content, (size_t)conf->max_message_size + 1);
+    if (limits.max_message_bytes == 0 || limits.max_message_bytes > MESSAGE_MAX_BYTES)
+        limits.max_message_bytes = MESSAGE_MAX_BYTES;
+    buf_init(&t.content, (size_t)limits.max_message_bytes + 1);
     if (smtp_server_new(&options, &t.machine) < 0)
         return cli_fail(CLI_TRY_AGAIN, "out of memory");
     converse(&t);

@@ -6,7 +6,6 @@ enum {
     TOKEN_MAX_BYTES = 72 * 1024,
     HASH_MAX_BYTES = 64,
     SIGN_MAX_BYTES = 32 * 1024,
-    ROWS_MAX_BYTES = 76 * 1024,
 };
 
 const char *role_name(enum role_id role)
@@ -236,7 +235,7 @@ bool ipc_get_result(struct str body, struct ipc_result *ret)
     ret->tls = wire_get_str(&w, NAME_MAX_BYTES);
     ret->auth = wire_get_str(&w, NAME_MAX_BYTES);
     ret->n_rows = wire_get_u16(&w);
-    ret->rows = wire_get_str(&w, ROWS_MAX_BYTES);
+    ret->rows = wire_get_str(&w, IPC_RESULT_ROWS_MAX);
     return wire_end(&w) && ret->hop_failed <= 1 && ret->n_rows <= IPC_JOB_RCPT_MAX;
 }
 

@@ -178,6 +178,7 @@ bool ipc_get_job(struct str body, struct ipc_job *ret);
 /* IPC_RESULT: one row a recipient, in the job's order. */
 enum ipc_status { IPC_STATUS_SENT, IPC_STATUS_DEFERRED, IPC_STATUS_BOUNCED, IPC_STATUS_RETURNED /* not tried */,
                   IPC_STATUSES };
+enum { IPC_RESULT_ROWS_MAX = 75 * 1024 }; /* octets; with all else it fits into a message */
 enum { IPC_RESULT_PEER_DSN = 1 /* the next hop took over the duty to send DSNs */ };
 struct ipc_result_row {
     uint8_t status;           /* enum ipc_status */

@@ -1,6 +1,7 @@
 #include "daemon/shared.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,7 @@
 
 #include "io/now.h"
 
-enum { SLOTS = 16384, TRIES = 8, SPINS_MAX = 1000000 };
+enum { SLOTS = 16384, TRIES = 8, SPINS_MAX = 200000 };
 
 struct slot {
     atomic_uint lock;
@@ -64,9 +65,12 @@ struct shared *shared_map(int fd, unsigned index)
 
 static void lock_slot(struct slot *slot)
 {
-    for (unsigned spins = 0; atomic_exchange_explicit(&slot->lock, 1, memory_order_acquire); spins++)
+    for (unsigned spins = 0; atomic_exchange_explicit(&slot->lock, 1, memory_order_acquire); spins++) {
         if (spins > SPINS_MAX)
             return; /* its holder is dead: nobody holds it this long */
+        if (spins % 64 == 63)
+            sched_yield(); /* it may only be off its processor */
+    }
 }
 
 static void unlock_slot(struct slot *slot)
@@ -88,8 +92,11 @@ static uint64_t hash_address(const struct table *table, const unsigned char key[
     for (size_t i = 0; i < 16; i += 8) {
         uint64_t v;
         memcpy(&v, key + i, sizeof v);
-        h = (h ^ v) * 0x9e3779b97f4a7c15u;
-        h ^= h >> 29;
+        /* The octets that differ are the last ones, so the highest bits: they must reach the lowest (murmur3's end). */
+        h ^= v;
+        h = (h ^ h >> 33) * 0xff51afd7ed558ccdu;
+        h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53u;
+        h ^= h >> 33;
     }
     return h;
 }
@@ -111,12 +118,14 @@ enum limit_session shared_session_begin(struct shared *shared, const struct conf
     uint64_t h = hash_address(table, key);
     enum limit_session verdict = limit_session(conf, 0, shared_sessions(shared));
     *ret_slot = -1;
-    for (unsigned i = 0; i < TRIES && verdict == LIMIT_SESSION_OK; i++) {
-        size_t at = (size_t)(h + i) % SLOTS;
+    /* First where the address is counted already; then where there is room for it. */
+    for (unsigned i = 0; i < 2 * TRIES && verdict == LIMIT_SESSION_OK; i++) {
+        size_t at = (size_t)(h + i % TRIES) % SLOTS;
         struct slot *slot = &table->slot[at];
         lock_slot(slot);
         uint32_t of_address = slot_count(slot);
-        bool ours = of_address == 0 || memcmp(slot->key, key, sizeof key) == 0;
+        bool known = of_address && memcmp(slot->key, key, sizeof key) == 0;
+        bool ours = known || (i >= TRIES && of_address == 0);
         if (ours) {
             verdict = limit_session(conf, of_address, 0);
             if (verdict == LIMIT_SESSION_OK && slot->count[shared->index] < UINT16_MAX) {

@@ -301,7 +301,7 @@ int channel_open(struct loop *loop, int fd, const struct channel_handlers *handl
         rc = loop_fd_new(loop, fd, on_ready, ch, &ch->watch, err);
     }
     if (rc == 0)
-        rc = loop_turn_new(loop, on_turn, ch, &ch->turn, err);
+        rc = loop_turn_new(loop, LOOP_TURN_WRITE, on_turn, ch, &ch->turn, err);
     if (rc < 0) {
         if (ch)
             loop_fd_free(&ch->watch);

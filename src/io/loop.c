@@ -4,12 +4,15 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <sys/queue.h>
 #include <uv.h>
 
 struct loop {
     uv_loop_t uv;
-    uv_async_t keep; /* keeps uv_run() waiting when nothing else is active */
-    bool stopped;
+    uv_async_t keep;       /* keeps uv_run() waiting when nothing else is active */
+    uv_prepare_t prepare;  /* runs the turns */
+    TAILQ_HEAD(, loop_turn) turns[LOOP_TURN_ORDERS];
+    bool stopped, walking;
 };
 
 struct loop_fd {
@@ -32,9 +35,11 @@ struct loop_wake {
 };
 
 struct loop_turn {
-    uv_prepare_t uv;
-    void (*turned)(void *arg);
+    struct loop *loop;
+    void (*turned)(void *arg); /* NULL: freed while the turns were walked */
     void *arg;
+    enum loop_turn_order order;
+    TAILQ_ENTRY(loop_turn) link;
 };
 
 struct loop_signal {
@@ -46,6 +51,28 @@ struct loop_signal {
 static void on_keep(uv_async_t *uv)
 {
     (void)uv; /* it only has to exist */
+}
+
+/* A freed turn stays in its list until the walk is over, so that any turn may free any other. */
+static void on_prepare(uv_prepare_t *uv)
+{
+    struct loop *loop = uv->data;
+    struct loop_turn *turn, *next;
+    loop->walking = true;
+    for (int order = 0; order < LOOP_TURN_ORDERS; order++)
+        TAILQ_FOREACH(turn, &loop->turns[order], link)
+            if (turn->turned)
+                turn->turned(turn->arg);
+    loop->walking = false;
+    for (int order = 0; order < LOOP_TURN_ORDERS; order++) {
+        for (turn = TAILQ_FIRST(&loop->turns[order]); turn; turn = next) {
+            next = TAILQ_NEXT(turn, link);
+            if (turn->turned)
+                continue;
+            TAILQ_REMOVE(&loop->turns[order], turn, link);
+            free(turn);
+        }
+    }
 }
 
 int loop_new(struct loop **ret_loop, struct err *err)
@@ -63,6 +90,11 @@ int loop_new(struct loop **ret_loop, struct err *err)
         free(loop);
         return err_set(err, rc, "cannot make an event loop: %s", uv_strerror(rc));
     }
+    for (int order = 0; order < LOOP_TURN_ORDERS; order++)
+        TAILQ_INIT(&loop->turns[order]);
+    uv_prepare_init(&loop->uv, &loop->prepare);
+    loop->prepare.data = loop;
+    uv_prepare_start(&loop->prepare, on_prepare);
     *ret_loop = loop;
     return 0;
 }
@@ -72,6 +104,7 @@ void loop_free(struct loop **loop)
     if (!*loop)
         return;
     uv_close((uv_handle_t *)&(*loop)->keep, NULL);
+    uv_close((uv_handle_t *)&(*loop)->prepare, NULL);
     for (int i = 0; i < 8 && uv_run(&(*loop)->uv, UV_RUN_NOWAIT) != 0; i++)
         ;
     if (uv_loop_close(&(*loop)->uv) == 0)
@@ -251,34 +284,30 @@ void loop_wake_free(struct loop_wake **wake)
     *wake = NULL;
 }
 
-static void on_prepare(uv_prepare_t *uv)
-{
-    struct loop_turn *turn = uv->data;
-    turn->turned(turn->arg);
-}
-
-int loop_turn_new(struct loop *loop, void (*turned)(void *arg), void *arg, struct loop_turn **ret_turn,
-                  struct err *err)
+int loop_turn_new(struct loop *loop, enum loop_turn_order order, void (*turned)(void *arg), void *arg,
+                  struct loop_turn **ret_turn, struct err *err)
 {
     struct loop_turn *turn = calloc(1, sizeof *turn);
     if (!turn)
         return err_set(err, -ENOMEM, "out of memory for a turn's end");
-    uv_prepare_init(&loop->uv, &turn->uv);
-    turn->uv.data = turn;
-    turn->turned = turned;
-    turn->arg = arg;
-    uv_prepare_start(&turn->uv, on_prepare);
+    *turn = (struct loop_turn){ .loop = loop, .turned = turned, .arg = arg, .order = order };
+    TAILQ_INSERT_TAIL(&loop->turns[order], turn, link);
     *ret_turn = turn;
     return 0;
 }
 
-void loop_turn_free(struct loop_turn **turn)
+void loop_turn_free(struct loop_turn **turn_at)
 {
-    if (!*turn)
+    struct loop_turn *turn = *turn_at;
+    if (!turn)
         return;
-    uv_prepare_stop(&(*turn)->uv);
-    close_handle((uv_handle_t *)&(*turn)->uv, *turn);
-    *turn = NULL;
+    *turn_at = NULL;
+    if (turn->loop->walking) {
+        turn->turned = NULL;
+        return;
+    }
+    TAILQ_REMOVE(&turn->loop->turns[turn->order], turn, link);
+    free(turn);
 }
 
 static void on_signal(uv_signal_t *uv, int signum)

@@ -27,9 +27,10 @@
 
 void sandbox_allow(struct sandbox *sandbox, enum sandbox_right right, const char *path)
 {
-    if (!path || sandbox->n_paths == SANDBOX_PATHS_MAX)
+    char *copy = path && sandbox->n_paths < SANDBOX_PATHS_MAX ? str_dup(str_of(path)) : NULL;
+    if (!copy)
         return;
-    sandbox->path[sandbox->n_paths].path = path;
+    sandbox->path[sandbox->n_paths].path = copy;
     sandbox->path[sandbox->n_paths++].right = right;
 }
 

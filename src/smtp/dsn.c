@@ -120,7 +120,7 @@ static void add_recipient(const struct smtp_dsn_recipient *r, bool utf8, struct 
     }
     add_field(out, "Final-Recipient", address_type(r->address), r->address, utf8);
     buf_addf(out, "Action: %s\r\n", words[r->action].action);
-    buf_addf(out, "Status: %.*s\r\n", STR_ARG(r->status));
+    add_field(out, "Status", NULL, r->status, false);
     if (r->remote_mta.n)
         add_field(out, "Remote-MTA", "dns", r->remote_mta, utf8);
     if (r->diagnostic.n)

@@ -178,5 +178,8 @@ bool spool_file_header_decode(const unsigned char *block, size_t n, struct spool
         return false;
     *ret = (struct spool_file_header){ .kind = (enum spool_file_kind)kind, .number = get(block + 16, 8),
         .generation = get(block + 24, 8), .size_bytes = get(block + 32, 8), .slot = get(block + 40, 8) };
-    return ret->number != 0 && ret->size_bytes >= SPOOL_BLOCK_BYTES && ret->size_bytes <= SPOOL_SEGMENT_MAX_BYTES;
+    if (ret->number == 0)
+        return false;
+    /* A journal grows: it says nothing of its size. */
+    return kind == SPOOL_FILE_JOURNAL || (ret->size_bytes >= SPOOL_BLOCK_BYTES && ret->size_bytes <= SPOOL_SEGMENT_MAX_BYTES);
 }

@@ -387,11 +387,17 @@ int spool_store_checkpoint(struct spool_store *store, void (*each)(void *arg, st
         rc = sync_now(store);
     const struct spool_disk *disk = store_disk(store);
     char name[32];
-    if (rc < 0) { /* back to the old one; the half-written file is not complete and will not count */
+    if (rc < 0) {
+        /* Back to the old one. The new file may be complete on the disk, and would count after a crash though it knows
+         * nothing of later notes: unless it is surely gone, the old one takes no more. */
         disk->close(disk, j->log.segment[0].fd);
         journal_name(j->number, name);
-        disk->unlink(disk, name);
+        int gone = disk->unlink(disk, name);
+        if (gone == 0)
+            gone = disk->fsync_folder(disk, "journal");
         j->log = before;
+        if (gone < 0 && j->log.n)
+            j->log.segment[0].failed = true;
         return err_errno(err, -rc, "cannot write a new journal in the spool");
     }
     j->bytes_at_checkpoint = journal_segment(j)->end;
@@ -412,7 +418,7 @@ int journal_open(struct spool_store *store, struct err *err)
     buf_init(&j->rows, ROWS_MAX_BYTES);
     int rc = loop_timer_new(store->o.loop, on_timer, store, &j->timer, err);
     if (rc == 0)
-        rc = loop_turn_new(store->o.loop, on_turn, store, &store->turn, err);
+        rc = loop_turn_new(store->o.loop, LOOP_TURN_WORK, on_turn, store, &store->turn, err);
     if (rc == 0)
         rc = worker_pool_new(store->o.loop, "spool-journal", 1, 16, &j->pool, err);
     return rc;

@@ -516,7 +516,7 @@ int spool_writer_new(struct loop *loop, const struct spool_disk *disk, struct sp
         if (rc >= 0)
             rc = worker_pool_new(loop, "spool-body", 1, BODY_QUEUE_MAX, &w->body_pool, err);
         if (rc >= 0)
-            rc = loop_turn_new(loop, turned, w, &w->turn, err);
+            rc = loop_turn_new(loop, LOOP_TURN_WORK, turned, w, &w->turn, err);
     }
     if (rc < 0) {
         spool_writer_free(&w);

@@ -302,6 +302,17 @@ static void copy_some(struct model_disk *image, struct model_file *f, const stru
     }
 }
 
+static void tear(struct model_disk *image, struct model_file *f, const struct model_op *op)
+{
+    unsigned char garbage[4096];
+    size_t block = op->offset / sizeof(garbage) * sizeof(garbage);
+    if (op->kind != MODEL_WRITE || op->n == 0 || model_random(image, 2) || (block == 0 && in_folder(f->name, "segments")))
+        return;
+    for (size_t i = 0; i < sizeof(garbage); i++)
+        garbage[i] = (unsigned char)(block + i * 37);
+    file_write(f, block, garbage, sizeof(garbage));
+}
+
 void model_replay_image(const struct model_replay *r, enum model_fate fate, uint64_t seed, struct model_disk *image)
 {
     model_disk_init(image, seed, false);
@@ -311,7 +322,7 @@ void model_replay_image(const struct model_replay *r, enum model_fate fate, uint
     for (size_t i = 0; i < r->n; i++) { /* names whose folder was not synced since: each may have come through */
         const struct model_op *op = &r->of->op[i];
         if ((op->kind == MODEL_CREATE || op->kind == MODEL_UNLINK) && !r->name_synced[op->file] &&
-            (fate == MODEL_EVERYTHING || (fate == MODEL_SOME && model_random(image, 2))))
+            (fate == MODEL_EVERYTHING || (fate >= MODEL_SOME && model_random(image, 2))))
             named[op->file] = op->kind == MODEL_CREATE;
     }
     for (int i = 0; i < r->of->n_files; i++) {
@@ -326,6 +337,10 @@ void model_replay_image(const struct model_replay *r, enum model_fate fate, uint
         for (size_t k = r->synced_at[i]; fate != MODEL_NOTHING && k < r->n; k++) {
             if (r->of->op[k].file == i && r->of->op[k].kind <= MODEL_TRUNCATE)
                 copy_some(image, f, &r->of->op[k], fate);
+        }
+        for (size_t k = r->synced_at[i]; fate == MODEL_TORN && k < r->n; k++) {
+            if (r->of->op[k].file == i)
+                tear(image, f, &r->of->op[k]);
         }
     }
 }

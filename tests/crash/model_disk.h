@@ -48,7 +48,9 @@ uint64_t model_random(struct model_disk *m, uint64_t below);
 bool model_run_job(struct model_disk *m);
 
 /* The disk after the first `n` operations of `of`. Keeps its place, so `n` must not fall. */
-enum model_fate { MODEL_NOTHING, MODEL_EVERYTHING, MODEL_SOME };
+/* TORN: the sectors as with SOME, and blocks of 4 KiB that an unsynced write touched may hold anything. The first block of
+ * a segment is left out: its header is one sector, the rest of it never changes. */
+enum model_fate { MODEL_NOTHING, MODEL_EVERYTHING, MODEL_SOME, MODEL_TORN };
 struct model_replay {
     const struct model_disk *of;
     size_t n;

@@ -124,7 +124,7 @@ static int prepare(struct bench_run *run)
     if (rc == 0)
         rc = loop_new(&run->loop, err);
     if (rc == 0)
-        rc = loop_turn_new(run->loop, on_turn, run, &run->turn, err);
+        rc = loop_turn_new(run->loop, LOOP_TURN_WORK, on_turn, run, &run->turn, err);
     if (rc == 0)
         rc = loop_timer_new(run->loop, on_sweep, run, &run->sweep, err);
     if (rc == 0)

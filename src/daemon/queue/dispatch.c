@@ -289,13 +289,14 @@ static bool dispatch_part(struct queue *q, struct spool_part *part)
 void dispatch_pump(struct queue *q)
 {
     unsigned stalled = 0;
-    while (q->jobs->n < JOBS_MAX - 1 && stalled < 64) {
-        struct spool_part *part = spool_schedule_take(q->schedule);
-        if (!part)
-            return;
+    struct spool_part *part;
+    while (q->jobs->n < JOBS_MAX - 1 && stalled < 64 && (part = spool_schedule_take(q->schedule)))
         if (!dispatch_part(q, part))
             stalled++;
-    }
+    /* This runs at the end of a turn, perhaps behind the channels' own: what was sent must not wait for the next one. */
+    for (unsigned i = 0; i < QUEUE_DELIVERIES_MAX; i++)
+        if (q->delivery[i].channel)
+            channel_flush(q->delivery[i].channel);
 }
 
 /* ---- results ---- */

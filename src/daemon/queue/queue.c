@@ -67,7 +67,10 @@ static void on_failed(void *arg, const struct err *why)
 
 void queue_wake(struct queue *q)
 {
+    if (q->pump_wanted)
+        return;
     q->pump_wanted = true;
+    loop_timer_set(q->timer, 0); /* the loop must not sleep before it was looked at */
 }
 
 static void checkpoint_entry(void *arg, struct spool_checkpoint *checkpoint)
@@ -111,7 +114,8 @@ static void on_turn(void *arg)
 
 static void on_timer(void *arg)
 {
-    queue_wake(arg);
+    struct queue *q = arg;
+    q->pump_wanted = true;
 }
 
 /* ---- the role ---- */
@@ -164,7 +168,7 @@ static int begin(struct role_ctx *ctx, struct err *err)
     if (rc == 0)
         rc = loop_timer_new(ctx->loop, on_timer, q, &q->timer, err);
     if (rc == 0)
-        rc = loop_turn_new(ctx->loop, on_turn, q, &q->turn, err);
+        rc = loop_turn_new(ctx->loop, LOOP_TURN_WORK, on_turn, q, &q->turn, err);
     if (rc == 0)
         rc = dispatch_start(q, err);
     if (rc == 0)
