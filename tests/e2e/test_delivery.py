@@ -16,8 +16,7 @@ def lmtp():
 
 @pytest.fixture(scope="module")
 def local(lmtp):
-    text = 'retry_min = "1s"\nretry_max = "2s"\nconnect_timeout = "3s"\nreply_timeout = "5s"\n' + \
-        server("local.test", listen=["{address}:2525"])
+    text = 'retry_min = "1s"\nretry_max = "2s"\nconnect_timeout = "3s"\nreply_timeout = "5s"\n' + server("local.test", listen=["{address}:2525"])
     text += domain("user.test", deliver="maildir:{dir}/mail/%u") + domain("name.test", deliver="maildir:{dir}/mail/%d/%u")
     text += domain("whole.test", deliver="maildir:{dir}/mail/%a") + domain("null.test", deliver="discard")
     text += domain("lmtp.test", deliver=f"lmtp:{lmtp.address}:{lmtp.port}")

@@ -66,7 +66,7 @@ def test_resumption_across_processes(main, pki, tmp_path, version, name):
     """A ticket of one smtpd is good for the others: of several connections, spread by the kernel, each resumes."""
     ticket = tmp_path / "session"
     argv = ["openssl", "s_client", version, "-connect", f"{main.address}:2465", "-servername", name,
-            "-CAfile", str(pki.ca.certificate), "-ign_eof"]
+            "-CAfile", str(pki.ca.certificate), "-ign_eof", "-crlf"]
     first = subprocess.run([*argv, "-sess_out", str(ticket)], input="QUIT\n", capture_output=True, text=True, timeout=30)
     assert ticket.exists(), first.stdout
     for _ in range(6):
@@ -77,7 +77,7 @@ def test_resumption_across_processes(main, pki, tmp_path, version, name):
 
 def test_ticket_of_another_server_is_not_taken(main, pki, tmp_path):
     ticket = tmp_path / "session"
-    base = ["openssl", "s_client", "-connect", f"{main.address}:2465", "-CAfile", str(pki.ca.certificate), "-ign_eof"]
+    base = ["openssl", "s_client", "-connect", f"{main.address}:2465", "-CAfile", str(pki.ca.certificate), "-ign_eof", "-crlf"]
     subprocess.run([*base, "-servername", "mail.corp.test", "-sess_out", str(ticket)], input="QUIT\n",
                    capture_output=True, text=True, timeout=30)
     again = subprocess.run([*base, "-servername", "partner.corp.test", "-sess_in", str(ticket)], input="QUIT\n",

@@ -321,19 +321,11 @@ void delivery_done(struct role_ctx *ctx)
     ctx->state = NULL;
 }
 
-struct sandbox_arg {
-    struct delivery *delivery;
-    struct sandbox *sandbox;
-};
-
-static void allow_root(void *arg, const char *path)
+static void add_root(void *arg, const char *path)
 {
-    struct sandbox_arg *a = arg;
-    if (root_is_known(a->delivery, path))
-        return;
-    buf_add(&a->delivery->roots, str_slice(path, strlen(path) + 1));
-    if (a->sandbox->n_paths < SANDBOX_PATHS_MAX)
-        sandbox_allow(a->sandbox, SANDBOX_PATH_WRITE, path);
+    struct delivery *d = arg;
+    if (!root_is_known(d, path))
+        buf_add(&d->roots, str_slice(path, strlen(path) + 1));
 }
 
 static void on_sandbox(const struct role_ctx *ctx, struct sandbox *sandbox)
@@ -347,8 +339,11 @@ static void on_sandbox(const struct role_ctx *ctx, struct sandbox *sandbox)
         sandbox->user = conf->mail_owner;
     for (size_t i = 0; i < sizeof readable / sizeof readable[0]; i++)
         sandbox_allow(sandbox, SANDBOX_PATH_READ, readable[i]);
-    struct sandbox_arg arg = { ctx->state, sandbox };
-    each_root(conf, allow_root, &arg);
+    struct delivery *d = ctx->state;
+    each_root(conf, add_root, d);
+    /* Only now: the sandbox borrows the names, and the buffer has moved while it grew. */
+    for (const char *p = d->roots.p; p && p < d->roots.p + d->roots.n; p += strlen(p) + 1)
+        sandbox_allow(sandbox, SANDBOX_PATH_WRITE, p);
 }
 
 const struct role role_delivery = {
