@@ -218,6 +218,8 @@ static bool add_prefix(void *arg, uint64_t id, const char *queue_id, struct buf 
     (void)id;
     const struct mail *m = arg;
     const struct session *s = m->session;
+    /* The line is out before the queue can know of the message, so that each log tells its story in order. */
+    tell_queued(s, queue_id);
     if (!tell_received(s, m->transaction, str_of(queue_id), out))
         return false;
     bool submission = s->listener->kind != CONF_LISTEN || smtp_server_authenticated(s->machine);
@@ -232,7 +234,6 @@ static void committed(void *arg, int result, uint64_t id)
     spool_id_format(id, queue_id);
     s->mail = NULL;
     if (result == 0) {
-        tell_queued(s, queue_id);
         smtp_server_committed(s->machine, str_of(queue_id));
     } else if (result == ERR_BUSY) {
         smtp_server_reject(s->machine, 452, "4.3.1", "Insufficient system storage, try again later");
@@ -284,8 +285,10 @@ static bool fill_envelope(const struct session *s, const struct smtp_server_tran
     if (!recipients)
         return false;
     size_t n = 0;
+    bool any_utf8 = false;
     for (const struct smtp_server_recipient *r = t->recipients; r && n < t->n_recipients; r = r->next) {
         recipients[n].address = recipient_address(s, r);
+        any_utf8 = any_utf8 || r->address.utf8;
         recipients[n].orcpt = decode_orcpt(arena, r->orcpt);
         recipients[n++].notify = (uint8_t)r->notify;
     }
@@ -293,8 +296,10 @@ static bool fill_envelope(const struct session *s, const struct smtp_server_tran
     e->n_recipients = n;
     e->reverse_path = t->sender.text;
     e->ret = t->ret == SMTP_RET_FULL ? SPOOL_RET_FULL : t->ret == SMTP_RET_HDRS ? SPOOL_RET_HDRS : SPOOL_RET_UNSET;
+    /* What was announced but is not needed does not keep the message from older hops. */
+    bool needs_utf8 = t->smtputf8 && (any_utf8 || t->sender.utf8 || s->mail->header.has_8bit);
     e->flags = (t->body_8bit || t->content_8bit ? (unsigned)SPOOL_FLAG_8BIT : 0u) |
-               (t->smtputf8 ? (unsigned)SPOOL_FLAG_SMTPUTF8 : 0u);
+               (needs_utf8 ? (unsigned)SPOOL_FLAG_SMTPUTF8 : 0u);
     decode_xtext(arena, t->envid, &e->envid);
     if (str_eq(t->auth, STR("<>")))
         e->auth = t->auth;

@@ -130,6 +130,12 @@ static void use_server(struct session *s, struct site_server *server)
 
 /* ---- TLS ---- */
 
+static int64_t handshake_deadline(const struct session *s)
+{
+    int64_t limit_ms = s->server->limits.command_timeout_ms;
+    return now_mono_ms() + (limit_ms && limit_ms < TLS_HANDSHAKE_MS ? limit_ms : TLS_HANDSHAKE_MS);
+}
+
 static void watch_for(struct session *s, enum tls_result result)
 {
     loop_fd_want(s->watch, result == TLS_WANT_READ ? LOOP_READ : result == TLS_WANT_WRITE ? LOOP_WRITE : 0u);
@@ -208,7 +214,7 @@ static void begin_tls(struct session *s)
     struct err err = { 0 };
     s->tls_wanted = false;
     s->phase = SESSION_HANDSHAKE;
-    s->deadline_ms = now_mono_ms() + TLS_HANDSHAKE_MS;
+    s->deadline_ms = handshake_deadline(s);
     if (tls_server_session_new(s->server->tls, s->listener->sni, s->fd, &s->input, session_tls_ready, s, &s->tls,
                                &err) < 0) {
         log_event(s->smtpd->ctx->log, LOG_LEVEL_ERROR, "tls.failed", "%s", err.text);
@@ -281,7 +287,7 @@ static bool on_starttls(struct session *s, const struct smtp_server_event *event
         return true; /* octets came behind the command: the machine has refused it */
     s->starttls = true;
     s->tls_wanted = true;
-    s->deadline_ms = now_mono_ms() + TLS_HANDSHAKE_MS; /* the 220 must get out, too */
+    s->deadline_ms = handshake_deadline(s); /* the 220 must get out, too */
     return false;
 }
 
