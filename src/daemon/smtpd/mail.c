@@ -39,17 +39,38 @@ void mail_discard(struct session *s)
     free(m);
 }
 
+/* At full speed a spare may be a moment late: worth a short wait before a client is sent away. */
+static bool wait_for_spare(struct session *s)
+{
+    s->spare_wanted_since_ms = now_mono_ms();
+    s->smtpd->n_waiting_for_spare++;
+    return false;
+}
+
+void mail_spare_came(struct session *s, bool in_time)
+{
+    s->spare_wanted_since_ms = 0;
+    s->smtpd->n_waiting_for_spare--;
+    if (smtp_server_closed(s->machine))
+        return;
+    if (in_time)
+        smtp_server_accept(s->machine);
+    else
+        smtp_server_reject(s->machine, 452, "4.3.1", "Insufficient system storage, try again later");
+    session_resume(s);
+}
+
 static bool on_mail(struct session *s, const struct smtp_server_event *event)
 {
     (void)event;
     struct smtpd *smtpd = s->smtpd;
     s->n_mails++;
-    if (smtpd->intake_paused)
+    if (smtp_server_authenticated(s->machine) && !(s->rights & IPC_RIGHT_SUBMIT))
+        smtp_server_reject(s->machine, 550, "5.7.1", "You may not send mail through this server");
+    else if (smtpd->intake_paused)
         smtp_server_reject(s->machine, 450, "4.3.2", "Not taking mail for the moment, try again later");
     else if (!spool_writer_can_accept(smtpd->writer))
-        smtp_server_reject(s->machine, 452, "4.3.1", "Insufficient system storage, try again later");
-    else if (smtp_server_authenticated(s->machine) && !(s->rights & IPC_RIGHT_SUBMIT))
-        smtp_server_reject(s->machine, 550, "5.7.1", "You may not send mail through this server");
+        return wait_for_spare(s);
     else
         smtp_server_accept(s->machine);
     return true;

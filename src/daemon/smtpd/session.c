@@ -21,6 +21,7 @@ enum {
     INPUT_MAX_BYTES = SMTPD_READ_BYTES,
     READS_PER_TURN = 4,
     TLS_HANDSHAKE_MS = 30000,
+    SPARE_WAIT_MS = 3000,
     CLOSING_MS = 5000,
     DISCARD_MAX_BYTES = 256 * 1024,
     ASK_MS = 120000, /* auth has deadlines of its own; this one is for an auth that hangs */
@@ -55,6 +56,8 @@ static void discard_unread(int fd)
 static void destroy(struct session *s)
 {
     struct smtpd *smtpd = s->smtpd;
+    if (s->spare_wanted_since_ms)
+        smtpd->n_waiting_for_spare--;
     smtpd_login_cancel(s);
     ask_forget(smtpd->asks, s);
     mail_discard(s);
@@ -606,6 +609,10 @@ void session_sweep(struct session *s, int64_t now_ms)
     if (s->phase != SESSION_TALK || s->tls_wanted) {
         if (s->deadline_ms <= now_ms)
             end(s);
+        return;
+    }
+    if (s->spare_wanted_since_ms && now_ms - s->spare_wanted_since_ms >= SPARE_WAIT_MS) {
+        mail_spare_came(s, false);
         return;
     }
     if (s->owed_since_ms && now_ms - s->owed_since_ms >= ASK_MS) {
