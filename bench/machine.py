@@ -145,7 +145,7 @@ class HostDisk:
         self.folder = f"{folder}/here"
         os.makedirs(self.folder)
         os.chmod(self.folder, 0o755)
-        kind = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True).stdout.strip()
+        kind = subprocess.run(["df", "--output=fstype", folder], capture_output=True, text=True).stdout.split()[-1]
         self.text = f"this machine's disk ({kind})"
 
     def end(self):
@@ -163,7 +163,8 @@ class JournalDisk:
         # Blocks that are really there, so that the first write to each is not the image's own allocation.
         with open(self.image, "wb") as f:
             os.posix_fallocate(f.fileno(), 0, gib << 30)
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", self.image], check=True)
+        options = "lazy_itable_init=0,lazy_journal_init=0"
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", options, self.image], check=True)
         subprocess.run(["mount", "-o", "loop", self.image, self.folder], check=True)
 
     def end(self):

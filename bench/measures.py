@@ -36,7 +36,8 @@ class Bench:
         self.large_messages = large_messages
 
     def load(self, server, *options, to="user@bench.test"):
-        argv = ["timeout", str(LOAD_LIMIT_S), self.postern, "bench", "--json", "-P", "-t", to, "-w", "30", "-e", "1000000"]
+        argv = ["timeout", str(LOAD_LIMIT_S), self.postern, "bench", "--json", "-P", "-t", to, "-w", "30"]
+        argv += ["-e", "1000000"]
         done = subprocess.run(argv + [str(o) for o in options] + [f"127.0.0.1:{server.port}"], capture_output=True,
                               text=True)
         try:

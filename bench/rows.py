@@ -69,7 +69,9 @@ class Results:
             if not values["postern"] and not values["postfix"]:
                 continue
             median = {name: statistics.median(v) if v else None for name, v in values.items()}
-            ratio = median["postern"] / median["postfix"] if median["postern"] and median["postfix"] else None
+            # Neither grows: what is left is the noise of the measurement, and has no ratio.
+            comparable = median["postern"] and median["postfix"] and figure != "memory_growth_mib"
+            ratio = median["postern"] / median["postfix"] if comparable else None
             yield {"disk": disk, "measure": f"{key}.{figure}", "text": text, "unit": unit, "postfix": median["postfix"],
                    "postern": median["postern"], "ratio": ratio, "must": limit_text(must, more),
                    "aim": limit_text(aim, more), "verdict": verdict(row, median["postern"], median["postfix"]),

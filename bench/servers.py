@@ -24,9 +24,9 @@ def write(path, text, mode=0o644):
 
 def make_certificate(folder):
     os.makedirs(folder, exist_ok=True)
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days",
-                    "30", "-subj", "/CN=mx.bench.test", "-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"],
-                   check=True, capture_output=True)
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                    "-days", "30", "-subj", "/CN=mx.bench.test", "-keyout", f"{folder}/key.pem",
+                    "-out", f"{folder}/cert.pem"], check=True, capture_output=True)
 
 
 class Server:
@@ -61,8 +61,8 @@ class Server:
         self.configure()
         self.group = Group(self.name)
         self.log = open(f"{self.folder}/log/output", "w")
-        script = f"{self.group.enter_command()}{self.mounts()}ulimit -n 65536 2>/dev/null || ulimit -n $(ulimit -Hn); " \
-                 f"{self.command()}"
+        limit = "ulimit -n 65536 2>/dev/null || ulimit -n $(ulimit -Hn); "
+        script = f"{self.group.enter_command()}{self.mounts()}{limit}{self.command()}"
         argv = ["bash", "-ec", script]
         if self.namespace:
             argv = ["unshare", "-m", "--propagation", "private"] + argv
@@ -180,9 +180,10 @@ smtpd_client_connection_count_limit = 0
 
     def make_queue(self, spool):
         owner, group = self.ids["postfix"], self.ids["postdrop"]
-        rows = [("", 0, 0, 0o755), ("pid", 0, 0, 0o755), ("maildrop", owner, group, 0o730), ("public", owner, group, 0o710)]
-        rows += [(name, owner, 0, 0o700) for name in ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold",
-                                                      "incoming", "private", "saved", "trace")]
+        rows = [("", 0, 0, 0o755), ("pid", 0, 0, 0o755), ("maildrop", owner, group, 0o730)]
+        rows += [("public", owner, group, 0o710)]
+        rows += [(name, owner, 0, 0o700) for name in ("active", "bounce", "corrupt", "defer", "deferred", "flush",
+                                                      "hold", "incoming", "private", "saved", "trace")]
         for name, uid, gid, mode in rows:
             os.makedirs(f"{spool}/{name}", exist_ok=True)
             os.chown(f"{spool}/{name}", uid, gid)
@@ -208,8 +209,8 @@ class Postern(Server):
             return ""
         os.makedirs(f"{self.folder}/etc-work")
         os.makedirs(f"{self.folder}/etc-upper")
-        return (f"mount -t overlay etc -o lowerdir=/etc,upperdir={self.folder}/etc-upper,workdir={self.folder}/etc-work "
-                "/etc; ")
+        folders = f"lowerdir=/etc,upperdir={self.folder}/etc-upper,workdir={self.folder}/etc-work"
+        return f"mount -t overlay etc -o {folders} /etc; "
 
     def configure(self):
         self.config = f"{self.folder}/postern.conf"

@@ -28,6 +28,8 @@ static const struct cli_verb verbs[] = {
       .usage = "queue list|show|retry|hold|release|delete [ID] [--sender A] [--recipient A] [--domain D] [--queue Q]\n"
                "       [--older-than T] [--newer-than T] [--all] [-c FILE] [--json]",
       .summary = "what waits, and what to do with it" },
+    { .name = "spool", .run = cli_spool, .usage = "spool verify [-c FILE] [--json]",
+      .summary = "look whether everything that was acknowledged is still what was written" },
     { .name = "pause", .run = cli_pause, .usage = "pause in|out [-c FILE]", .summary = "stop taking mail, or delivering it" },
     { .name = "resume", .run = cli_resume, .usage = "resume in|out [-c FILE]", .summary = "the opposite" },
     { .name = "reload", .run = cli_reload, .usage = "reload [-c FILE]",

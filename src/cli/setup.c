@@ -112,10 +112,30 @@ static void own(struct setup *s, int fd, const struct layout_folder *folder, con
     s->changes++;
 }
 
+/* Folders of the system, which many others need as they are: giving one away would break the machine. */
+static bool is_of_the_system(const char *path)
+{
+    static const char *const folders[] = {
+        "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc", "/root", "/run",
+        "/sbin", "/srv", "/sys", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/local", "/usr/sbin", "/usr/share", "/var",
+        "/var/cache", "/var/lib", "/var/lock", "/var/log", "/var/run", "/var/spool", "/var/tmp",
+    };
+    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++)
+        if (strcmp(path, folders[i]) == 0)
+            return true;
+    return false;
+}
+
 static void make_folder(void *arg, const struct layout_folder *folder)
 {
     struct setup *s = arg;
     bool made = false;
+    if (folder->owner && is_of_the_system(folder->path)) {
+        fprintf(stderr, "postern setup: %s (%s) would have to belong to %s, but it is a folder of the system; choose one "
+                "of its own, below it for example\n", folder->path, folder->purpose, folder->owner);
+        s->failures++;
+        return;
+    }
     if (!make_parents(folder->path)) {
         failed(s, "make the folders above", folder->path);
         return;

@@ -56,6 +56,13 @@ static int enter_empty_root(struct err *err)
     return rc;
 }
 
+/* What even a program that root owns and everybody may run as root could not win back. */
+static void drop_bounding_set(void)
+{
+    for (int capability = 0; capability < 64; capability++)
+        prctl(PR_CAPBSET_DROP, capability, 0, 0, 0); /* fails on those that this kernel does not know */
+}
+
 /* The user is looked up before the root folder changes, and taken on after it. */
 static int drop_root(const struct sandbox *sandbox, struct err *err)
 {
@@ -75,6 +82,7 @@ static int drop_root(const struct sandbox *sandbox, struct err *err)
         if (rc < 0)
             return rc;
     }
+    drop_bounding_set();
     if (setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0)
         return err_errno(err, errno, "cannot become user %s", sandbox->user);
     return 0;

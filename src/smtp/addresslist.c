@@ -74,6 +74,21 @@ static void take_plain(struct entry *e, char c)
     }
 }
 
+/* An address, or a local part alone: what would be an address with any domain behind it. */
+static bool is_mailbox(struct str s)
+{
+    static const struct str domain = { "@x", 2 };
+    char full[ENTRY_MAX_BYTES + 2];
+    struct smtp_address parsed;
+    if (smtp_address_parse(s, &parsed, NULL))
+        return true;
+    if (s.n == 0 || s.n > ENTRY_MAX_BYTES || str_find(s, '@') < s.n)
+        return false;
+    memcpy(full, s.p, s.n);
+    memcpy(full + s.n, domain.p, domain.n);
+    return smtp_address_parse(str_slice(full, s.n + domain.n), &parsed, NULL);
+}
+
 /* Hands over the entry's mailbox. True also for an empty entry, which RFC 5322 section 4.4 tolerates. */
 static bool finish(const struct entry *e, void (*found)(void *arg, struct str mailbox), void *arg)
 {
@@ -85,9 +100,7 @@ static bool finish(const struct entry *e, void (*found)(void *arg, struct str ma
     /* A source route in front of the address means nothing any more (RFC 5321 appendix C). */
     if (mailbox.n && mailbox.p[0] == '@')
         mailbox = str_skip(mailbox, str_find(mailbox, ':') + 1);
-    struct smtp_address parsed;
-    bool local_only = mailbox.n && str_find(mailbox, '@') == mailbox.n && str_find(mailbox, ' ') == mailbox.n;
-    if (!local_only && !smtp_address_parse(mailbox, &parsed, NULL))
+    if (!is_mailbox(mailbox))
         return false;
     found(arg, mailbox);
     return true;

@@ -358,6 +358,14 @@ void store_free_body(struct spool_store *store, uint64_t number)
     store_disk(store)->unlink(store_disk(store), name);
 }
 
+bool spool_store_taken(struct spool_store *store, uint64_t body_file)
+{
+    struct body *b = find_body(store, body_file);
+    if (!b || b->state != BODY_LENT || b->taken)
+        return false;
+    return b->taken = true;
+}
+
 void spool_store_returned(struct spool_store *store, bool is_body, const struct spool_lent *lent)
 {
     if (is_body) {
@@ -409,7 +417,7 @@ static int on_record(void *arg, const struct spool_record *record, struct str oc
         if (meta.body_file && !b)
             b = store_add_body(store, meta.body_file, BODY_USED);
         envelope.message_bytes = meta.prefix.n + meta.body_bytes;
-        void *body_owner = b && b->state == BODY_LENT ? b->owner : NULL;
+        void *body_owner = b && b->state == BODY_LENT && !b->taken ? b->owner : NULL;
         if (b)
             b->state = BODY_USED;
         s->live++;

@@ -36,7 +36,7 @@ struct spool_found {
     struct spool_segment *segment;
     struct spool_place place;
     uint64_t body_file;           /* 0: none */
-    void *body_owner;             /* whom the body file was lent to; NULL: nobody any more */
+    void *body_owner;             /* whom the body file was a spare of until now; NULL: it was not */
     const struct spool_envelope *envelope;
     const struct spool_memory *memory; /* NULL: nothing is known, it is new */
 };
@@ -80,6 +80,8 @@ bool spool_store_lend_segment(struct spool_store *store, void *owner, struct spo
 bool spool_store_lend_body(struct spool_store *store, void *owner, struct spool_lent *ret_lent, int *ret_fd);
 /* Wants at least so many spares; they arrive through `spare`. */
 void spool_store_want(struct spool_store *store, unsigned segments, unsigned bodies);
+/* The writer has begun to fill this body file. True: it was a spare of its until now. */
+bool spool_store_taken(struct spool_store *store, uint64_t body_file);
 /* The writer will not write to it again; `used` is the end of its records. */
 void spool_store_returned(struct spool_store *store, bool is_body, const struct spool_lent *lent);
 /* Reads what its page says is durable in the segments lent to `owner`. True: there was something. */

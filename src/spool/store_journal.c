@@ -372,7 +372,9 @@ int spool_store_checkpoint(struct spool_store *store, void (*each)(void *arg, st
     struct journal *j = &store->journal;
     if (j->syncing)
         return err_set(err, ERR_BUSY, "a sync of the journal is under way");
-    write_rows(store);
+    if (j->log.n)
+        write_rows(store);
+    buf_clear(&j->rows); /* before the first journal: what they say is in the checkpoint */
     int old_fd = -1;
     struct spool_log before = j->log;
     /* Segments that were removed must not come back with messages that this checkpoint says nothing of. */

@@ -35,6 +35,7 @@ struct body {
     uint64_t number;
     int fd;                   /* -1 once a message uses it */
     enum body_state state;
+    bool taken;               /* lent, and no spare any more: a message is being written into it */
     void *owner;
     UT_hash_handle hh;
 };

@@ -16,7 +16,7 @@
 #include "daemon/queue/submit.h"
 #include "io/now.h"
 
-enum { LOOK_EVERY_MS = 5000, UNTIL_SCANNED_MS = 500, NAMES_A_TURN = 256, COMPLAIN_EVERY_MS = 600000 };
+enum { LOOK_EVERY_MS = 5000, UNTIL_ABLE_MS = 500, NAMES_A_TURN = 256, COMPLAIN_EVERY_MS = 600000 };
 
 enum taken { TAKEN_STORING, TAKEN_BAD, TAKEN_LATER };
 
@@ -29,13 +29,13 @@ struct drop {
     char name[NAME_MAX + 1];   /* the file that is being stored */
 };
 
-static void complain(struct drop *d, const char *event, const char *what, const char *name, int saved_errno)
+static void complain(struct drop *d, const char *what, const char *name, int saved_errno)
 {
     int64_t now = now_mono_ms();
     if (d->complained_ms && now - d->complained_ms < COMPLAIN_EVERY_MS)
         return; /* the same again, every five seconds */
     d->complained_ms = now;
-    log_event(d->queue->ctx->log, LOG_LEVEL_ERROR, event, "%s %s in the drop folder %s: %s", what, name,
+    log_event(d->queue->ctx->log, LOG_LEVEL_ERROR, "queue.drop.failed", "%s %s in the drop folder %s: %s", what, name,
               d->queue->ctx->conf->drop, strerror(saved_errno));
 }
 
@@ -54,7 +54,7 @@ static bool set_aside(struct drop *d, const char *name)
         rc = renameat2(dirfd(d->dir), name, dirfd(d->dir), aside, RENAME_NOREPLACE);
     }
     if (rc != 0 && errno != ENOENT)
-        complain(d, "queue.drop.failed", "cannot rename", name, errno);
+        complain(d, "cannot rename", name, errno);
     return rc == 0;
 }
 
@@ -164,7 +164,7 @@ static enum taken take(struct drop *d, const char *name)
         return TAKEN_BAD;
     }
     if (rc != -ENOENT)
-        complain(d, "queue.drop.failed", "cannot take", name, rc < 0 && rc > -1000 ? -rc : EIO);
+        complain(d, "cannot take", name, rc < 0 && rc > -1000 ? -rc : EIO);
     return TAKEN_LATER;
 }
 
@@ -219,7 +219,7 @@ static bool open_folder(struct drop *d)
     if (fd >= 0)
         close(fd);
     if (saved != ENOENT) /* no folder: sendmail has none to use either */
-        complain(d, "queue.drop.failed", "cannot read", path, saved);
+        complain(d, "cannot read", path, saved);
     return false;
 }
 
@@ -234,11 +234,11 @@ static void look(void *arg)
     struct queue *q = d->queue;
     if (d->storing || d->stuck || q->draining)
         return;
-    if (!q->scanned) {
-        loop_timer_set(d->timer, UNTIL_SCANNED_MS);
+    if (!q->scanned || !q->own || !spool_writer_can_accept(q->own)) { /* as at every start */
+        loop_timer_set(d->timer, UNTIL_ABLE_MS);
         return;
     }
-    if (q->paused_in || !q->own || !spool_writer_can_accept(q->own) || (!d->dir && !open_folder(d))) {
+    if (q->paused_in || (!d->dir && !open_folder(d))) {
         end_look(d);
         return;
     }

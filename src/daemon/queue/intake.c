@@ -5,6 +5,7 @@
  * publishes first and looks at the wish after. So one of them always sees the other. */
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "daemon/queue/queue.h"
@@ -12,9 +13,9 @@
 #include "policy/route.h"
 #include "smtp/address.h"
 
-enum { SEGMENT_SPARES = 2, BODY_SPARES = 4, HELD_WAIT_MS = 10000 };
+enum { SEGMENT_SPARES = 3, OWN_SEGMENT_SPARES = 1, BODY_SPARES = 4, HELD_WAIT_MS = 10000 };
 
-static struct loop_timer *held_limit; /* a writer that says nothing does not stop the start for ever */
+static struct loop_timer *held_limit; /* tells that a writer says nothing */
 
 /* ---- messages ---- */
 
@@ -56,16 +57,41 @@ static void schedule_parts(struct queue *q, struct spool_entry *entry, const str
     }
 }
 
+/* A message that is not queued would be missing in the next checkpoint and so count as settled: better to end here. The
+ * successor finds all of them again. */
+static _Noreturn void out_of_memory(struct queue *q)
+{
+    log_event(q->ctx->log, LOG_LEVEL_ERROR, "queue.memory", "no memory for another message; the process ends, no mail is lost");
+    log_flush(q->ctx->log);
+    _exit(EX_OSERR);
+}
+
+/* A next hop that is left alone after a failure is not tried for each new message; who looks is told why. */
+static void tell_resting(struct queue *q, struct spool_entry *entry, const struct spool_envelope *e)
+{
+    char id[SPOOL_ID_TEXT_BYTES], why[1024];
+    for (struct spool_part *p = entry->parts; p; p = p->next) {
+        if (!p->hop->timed.index || !p->hop->reason)
+            continue;
+        p->reason = p->hop->reason;
+        struct str reason = spool_schedule_text_get(q->schedule, p->reason);
+        snprintf(why, sizeof why, "delivery temporarily suspended: %.*s", STR_ARG(reason));
+        spool_id_format(entry->id, id);
+        for (uint16_t i = 0; i < p->n_recipients; i++)
+            queue_tell_undelivered(q, id, e->recipient[spool_part_recipient(p, i)].address, entry, "4.4.1", "deferred",
+                                   str_of(why));
+    }
+}
+
 void intake_message(struct queue *q, const struct spool_found *found)
 {
     const struct spool_envelope *e = found->envelope;
     const struct spool_memory *memory = found->memory;
     struct spool_entry *entry = spool_schedule_add(q->schedule, found->id);
-    if (!entry) {
-        /* Out of memory: it stays in its segment, alive, and the next start finds it. */
-        log_event(q->ctx->log, LOG_LEVEL_ERROR, "queue.memory", "a message was not queued; it will be after a restart");
-        return;
-    }
+    if (!entry && spool_schedule_find(q->schedule, found->id))
+        return; /* a copy whose original is still there */
+    if (!entry)
+        out_of_memory(q);
     entry->born_ms = queue_mono_of(e->arrival_wall_ms);
     entry->segment = spool_segment_slot(found->segment);
     entry->offset = found->place.offset;
@@ -84,8 +110,8 @@ void intake_message(struct queue *q, const struct spool_found *found)
         if (is_settled(memory, i))
             continue;
         struct spool_hop *hop = hop_of(q, e->recipient[i].address);
-        if (hop)
-            spool_schedule_add_recipient(q->schedule, entry, hop, (uint16_t)i);
+        if (!hop || !spool_schedule_add_recipient(q->schedule, entry, hop, (uint16_t)i))
+            out_of_memory(q);
     }
     char id[SPOOL_ID_TEXT_BYTES];
     spool_id_format(found->id, id);
@@ -96,6 +122,8 @@ void intake_message(struct queue *q, const struct spool_found *found)
         return;
     }
     schedule_parts(q, entry, memory);
+    if (!memory)
+        tell_resting(q, entry, e);
     queue_wake(q);
 }
 
@@ -134,13 +162,19 @@ static void send_lent(struct queue_writer *w, unsigned type, const struct spool_
     buf_done(&body);
 }
 
+/* smtpd at full speed fills a segment in less than a second; the queue's own writer hardly ever does. */
+static unsigned segment_spares(const struct queue_writer *w)
+{
+    return w->index == QUEUE_WRITERS_MAX ? OWN_SEGMENT_SPARES : SEGMENT_SPARES;
+}
+
 static bool lend_to(struct queue *q, struct queue_writer *w)
 {
     struct spool_lent lent;
     int fd;
     bool own = w->index == QUEUE_WRITERS_MAX;
     struct err err;
-    while (w->lent_segments < SEGMENT_SPARES && spool_store_lend_segment(q->store, w, &lent, &fd)) {
+    while (w->lent_segments < segment_spares(w) && spool_store_lend_segment(q->store, w, &lent, &fd)) {
         w->lent_segments++;
         if (!own)
             send_lent(w, IPC_SEGMENT_LEND, &lent, fd);
@@ -154,7 +188,7 @@ static bool lend_to(struct queue *q, struct queue_writer *w)
         else if (spool_writer_lend_body(q->own, &lent, fd, &err) < 0)
             log_event(q->ctx->log, LOG_LEVEL_ERROR, "spool.lend.failed", "%s", err.text);
     }
-    return w->lent_segments >= SEGMENT_SPARES && w->lent_bodies >= BODY_SPARES;
+    return w->lent_segments >= segment_spares(w) && w->lent_bodies >= BODY_SPARES;
 }
 
 void intake_lend(struct queue *q)
@@ -167,7 +201,7 @@ void intake_lend(struct queue *q)
         bool there = i == QUEUE_WRITERS_MAX ? q->own != NULL : w->channel != NULL;
         if (!there || lend_to(q, w))
             continue;
-        segments += SEGMENT_SPARES > w->lent_segments ? SEGMENT_SPARES - w->lent_segments : 0;
+        segments += segment_spares(w) > w->lent_segments ? segment_spares(w) - w->lent_segments : 0;
         bodies += BODY_SPARES > w->lent_bodies ? BODY_SPARES - w->lent_bodies : 0;
     }
     spool_store_want(q->store, segments, bodies);
@@ -185,7 +219,7 @@ static void returned(struct queue_writer *w, bool is_body, const struct spool_le
 {
     struct queue *q = w->queue;
     unsigned *count = is_body ? &w->lent_bodies : &w->lent_segments;
-    if (*count)
+    if (*count && (!is_body || spool_store_taken(q->store, lent->number)))
         --*count;
     if (!is_body)
         follow(w);
@@ -225,11 +259,10 @@ void intake_try_scan(struct queue *q)
 static void on_held_limit(void *arg)
 {
     struct queue *q = arg;
-    for (unsigned i = 0; i < QUEUE_WRITERS_MAX; i++)
-        q->writer[i].told_segments = q->writer[i].told_bodies = true;
-    log_event(q->ctx->log, LOG_LEVEL_WARNING, "queue.writer.silent", "a writer did not say what it holds within %d s",
-              HELD_WAIT_MS / 1000);
-    intake_try_scan(q);
+    /* It may write to its segments at any time, so they cannot be used for others: waiting is all that is safe. */
+    log_event(q->ctx->log, LOG_LEVEL_WARNING, "queue.writer.silent", "a process that takes mail has not said for %d s which "
+              "segments it holds; nothing is delivered before it does, or ends", HELD_WAIT_MS / 1000);
+    loop_timer_set(held_limit, HELD_WAIT_MS);
 }
 
 static void held(struct queue_writer *w, bool is_body, const struct spool_lent *lent)
@@ -240,8 +273,11 @@ static void held(struct queue_writer *w, bool is_body, const struct spool_lent *
         intake_try_scan(w->queue);
         return;
     }
-    if (w->queue->scanned)
-        return; /* too late: it was lent by us, or recovered */
+    if (w->queue->scanned) { /* not what it held before, but what it begins to fill now */
+        if (is_body && spool_store_taken(w->queue->store, lent->number))
+            intake_body_used(w->queue, w);
+        return;
+    }
     spool_store_held(w->queue->store, is_body, lent, w);
     if (is_body)
         w->lent_bodies++;
@@ -335,7 +371,9 @@ static void own_body_done(void *arg, const struct spool_lent *lent)
 
 static void own_body_taken(void *arg, const struct spool_lent *lent)
 {
-    (void)arg, (void)lent; /* the next one is lent when the message is found: intake_body_used() */
+    struct queue_writer *w = arg;
+    if (spool_store_taken(w->queue->store, lent->number))
+        intake_body_used(w->queue, w);
 }
 
 static void own_failed(void *arg, const struct err *why)

@@ -54,6 +54,10 @@ static void refuses_what_is_no_address(void **state)
     check("a@b.test (open", NULL);
     check("<a@b.test> <c@d.test>", NULL);
     check("two words", NULL);
+    check("<>", NULL);
+    check("@", NULL);
+    check("a\001b", NULL);
+    check("a\177", NULL);
     char deep[3000];
     memset(deep, '(', sizeof deep);
     struct buf b;
