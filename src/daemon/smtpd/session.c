@@ -90,13 +90,6 @@ static void end(struct session *s)
 
 /* ---- policy ---- */
 
-/* A site that lowers command_timeout means handshakes as well. */
-static int64_t handshake_ms(const struct session *s)
-{
-    int64_t command_ms = (int64_t)s->site->conf->command_timeout_s * 1000;
-    return command_ms < TLS_HANDSHAKE_MS ? command_ms : TLS_HANDSHAKE_MS;
-}
-
 static bool can_sign(const struct session *s)
 {
     return s->server->tls && signer_available(s->smtpd->signer);
