@@ -242,12 +242,18 @@ int cli_queue(int argc, char **argv, const struct cli_options *options)
 
 int cli_mailq(int argc, char **argv, const struct cli_options *options)
 {
-    (void)argc, (void)argv; /* sendmail's mailq takes options that change nothing here */
+    struct cli_options own = *options;
+    for (int i = 1; i < argc; i++) { /* sendmail's mailq has options that change nothing here */
+        if ((strcmp(argv[i], "-C") == 0 || strcmp(argv[i], "-c") == 0) && i + 1 < argc)
+            own.config = argv[++i];
+        else if (strncmp(argv[i], "-C", 2) == 0 && argv[i][2])
+            own.config = argv[i] + 2;
+    }
     const struct conf *conf;
-    int status = cli_load_conf(options, &conf);
+    int status = cli_load_conf(&own, &conf);
     if (status != CLI_OK)
         return status;
-    status = list(conf, json_object(), options, true);
+    status = list(conf, json_object(), &own, true);
     conf_unref(&conf);
     return status;
 }

@@ -32,7 +32,7 @@ static int status_of(int code)
     static const struct {
         int code, status;
     } table[] = {
-        { ERR_SYNTAX, EX_DATAERR },  { ERR_CORRUPT, EX_DATAERR }, { ERR_LIMIT, EX_DATAERR },  { ERR_ABSENT, EX_NOUSER },
+        { ERR_SYNTAX, EX_DATAERR },  { ERR_CORRUPT, EX_DATAERR }, { ERR_LIMIT, EX_DATAERR },  { ERR_ABSENT, CLI_NO },
         { ERR_EXISTS, EX_CANTCREAT }, { ERR_BUSY, EX_TEMPFAIL },  { ERR_CONFIG, EX_CONFIG },  { ERR_STORE, EX_IOERR },
         { -EACCES, EX_NOPERM },      { -EPERM, EX_NOPERM },       { -EROFS, EX_CANTCREAT },   { -ENOENT, EX_CANTCREAT },
         { -ENOTDIR, EX_CANTCREAT },  { -EISDIR, EX_CANTCREAT },   { -ELOOP, EX_CANTCREAT },   { -ENOSPC, EX_CANTCREAT },

@@ -7,7 +7,7 @@
 static const struct sasl_failure failures[SASL_CAUSES] = {
     [SASL_CAUSE_NONE] = { "none", 454, "4.7.0", "Temporary authentication failure" },
     [SASL_CAUSE_MALFORMED] = { "malformed", 501, "5.5.2", "Malformed authentication response" },
-    [SASL_CAUSE_TOO_LONG] = { "too-long", 500, "5.5.6", "Authentication exchange line is too long" },
+    [SASL_CAUSE_TOO_LONG] = { "too-long", 501, "5.5.2", "A name, password or token is longer than any can be" },
     [SASL_CAUSE_UNEXPECTED_INITIAL] = { "unexpected-initial-response", 501, "5.7.0",
                                         "This mechanism takes no initial response" },
     [SASL_CAUSE_EMPTY_USER] = { "empty-user", 535, "5.7.8", CREDENTIALS },

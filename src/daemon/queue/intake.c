@@ -66,6 +66,23 @@ static _Noreturn void out_of_memory(struct queue *q)
     _exit(EX_OSERR);
 }
 
+/* A next hop that is left alone after a failure is not tried for each new message; who looks is told why. */
+static void tell_resting(struct queue *q, struct spool_entry *entry, const struct spool_envelope *e)
+{
+    char id[SPOOL_ID_TEXT_BYTES], why[1024];
+    for (struct spool_part *p = entry->parts; p; p = p->next) {
+        if (!p->hop->timed.index || !p->hop->reason)
+            continue;
+        p->reason = p->hop->reason;
+        struct str reason = spool_schedule_text_get(q->schedule, p->reason);
+        snprintf(why, sizeof why, "delivery temporarily suspended: %.*s", STR_ARG(reason));
+        spool_id_format(entry->id, id);
+        for (uint16_t i = 0; i < p->n_recipients; i++)
+            queue_tell_undelivered(q, id, e->recipient[spool_part_recipient(p, i)].address, entry, "4.4.1", "deferred",
+                                   str_of(why));
+    }
+}
+
 void intake_message(struct queue *q, const struct spool_found *found)
 {
     const struct spool_envelope *e = found->envelope;
@@ -105,6 +122,8 @@ void intake_message(struct queue *q, const struct spool_found *found)
         return;
     }
     schedule_parts(q, entry, memory);
+    if (!memory)
+        tell_resting(q, entry, e);
     queue_wake(q);
 }
 

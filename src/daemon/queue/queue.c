@@ -24,6 +24,14 @@ int64_t queue_wall_of(int64_t mono_ms)
     return mono_ms - now_mono_ms() + now_wall_ms();
 }
 
+void queue_tell_undelivered(struct queue *q, const char *queue_id, struct str address, const struct spool_entry *entry,
+                            const char *dsn, const char *status, struct str why)
+{
+    double delay_s = (double)(now_mono_ms() - entry->born_ms) / 1000;
+    log_mail(q->ctx->log, LOG_LEVEL_INFO, "error", "%s: to=<%.*s>, relay=none, delay=%.2g, delays=%.2g/0/0/0, dsn=%s, status=%s (%.*s)",
+             queue_id, STR_ARG(address), delay_s, delay_s, dsn, status, STR_ARG(why));
+}
+
 /* ---- the store's handlers ---- */
 
 static void on_message(void *arg, const struct spool_found *found)

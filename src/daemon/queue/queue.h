@@ -64,6 +64,9 @@ void queue_wake(struct queue *q);
 int64_t queue_mono_of(int64_t wall_ms);
 int64_t queue_wall_of(int64_t mono_ms);
 
+/* The line of a recipient that no delivery process tried: "to=<…>, relay=none, …, status=STATUS (why)". */
+void queue_tell_undelivered(struct queue *q, const char *queue_id, struct str address, const struct spool_entry *entry,
+                            const char *dsn, const char *status, struct str why);
 /* A new journal with everything that is alive. */
 void queue_checkpoint(struct queue *q);
 

@@ -198,13 +198,15 @@ static struct str first_reason(const struct queue_report *report)
 }
 
 /* A hop that was not reached is left alone, longer each time; one that was reached gets its window back. */
-static void judge_hop(struct queue *q, struct spool_hop *hop, bool failed)
+static void judge_hop(struct queue *q, struct spool_hop *hop, bool failed, struct str reason)
 {
     if (!failed && hop->failures) {
         hop->failures = 0;
         dispatch_prepare_hop(q, hop, hop->block_index);
     } else if (failed) {
         int64_t now_ms = now_mono_ms();
+        if (reason.n)
+            hop->reason = spool_schedule_text(q->schedule, reason);
         if (!hop->timed.index) { /* several jobs of one try fail together */
             hop->failures++;
             spool_schedule_hop_wait(q->schedule, hop, now_ms + backoff_ms(q->ctx->conf, hop->failures));
@@ -275,7 +277,7 @@ void settle_report(struct queue *q, struct spool_part *part, const struct queue_
         if (report->row[i].outcome != QUEUE_SENT && first_open == UINT16_MAX)
             first_open = report->row[i].recipient;
     }
-    judge_hop(q, part->hop, report->hop_failed);
+    judge_hop(q, part->hop, report->hop_failed, first_reason(report));
     tell_success(q, part, report);
     spool_schedule_park(q->schedule, part); /* no longer at a delivery process */
     /* The rest of a part with more recipients than a job takes goes on at once. */
@@ -304,6 +306,27 @@ void settle_returned(struct queue *q, struct spool_part *part)
     queue_wake(q);
 }
 
+/* Postfix's line for the message, and one for each recipient. */
+static void tell_expired(struct queue *q, const struct spool_part *part, struct str why)
+{
+    const struct spool_entry *entry = part->entry;
+    struct spool_reader *reader;
+    struct err err;
+    if (queue_read(q, entry, &reader, &err) < 0)
+        return;
+    const struct spool_envelope *e = spool_reader_envelope(reader);
+    char id[SPOOL_ID_TEXT_BYTES];
+    spool_id_format(entry->id, id);
+    log_mail(q->ctx->log, LOG_LEVEL_INFO, "qmgr", "%s: from=<%.*s>, status=expired, returned to sender", id,
+             STR_ARG(e->reverse_path));
+    for (uint16_t i = 0; i < part->n_recipients; i++) {
+        uint16_t r = spool_part_recipient(part, i);
+        if (r < e->n_recipients)
+            queue_tell_undelivered(q, id, e->recipient[r].address, entry, "5.4.7", "bounced", why);
+    }
+    spool_reader_free(&reader);
+}
+
 bool settle_expired(struct queue *q, struct spool_part *part)
 {
     struct spool_entry *entry = part->entry;
@@ -321,9 +344,7 @@ bool settle_expired(struct queue *q, struct spool_part *part)
     for (uint16_t i = 0; i < part->n_recipients; i++)
         rows[i] = (struct bounce_row){ .recipient = spool_part_recipient(part, i), .kind = BOUNCE_FAILED,
                                        .dsn = STR("5.4.7"), .diagnostic = diagnostic };
-    char id[SPOOL_ID_TEXT_BYTES];
-    spool_id_format(entry->id, id);
-    log_mail(q->ctx->log, LOG_LEVEL_INFO, "qmgr", "%s: from=<>, status=expired, returned to sender", id);
+    tell_expired(q, part, diagnostic);
     bounce_recipients(q, part, rows, part->n_recipients, STR_NONE, 0);
     free(rows);
     return true;

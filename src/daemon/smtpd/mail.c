@@ -82,11 +82,14 @@ static void accept_recipient(struct session *s, bool relayed)
     smtp_server_accept(s->machine);
 }
 
-/* Asks auth whether a user exists; the answer comes through mail_user_answer(). */
-static bool look_up_user(struct session *s, const struct smtp_server_recipient *r)
+/* Asks auth whether a user exists (the address without quotes, in lower case); the answer comes through
+ * mail_user_answer(). */
+static bool look_up_user(struct session *s, const struct smtp_server_recipient *r,
+                         const char plain_local[SMTP_ADDRESS_LOCAL_MAX_BYTES + 1])
 {
-    char address[SMTP_ADDRESS_MAX_BYTES + 1];
-    lower(r->address.text, address, sizeof address);
+    char address[SMTP_ADDRESS_LOCAL_MAX_BYTES + SMTP_ADDRESS_DOMAIN_MAX_BYTES + 2], domain[SMTP_ADDRESS_DOMAIN_MAX_BYTES + 1];
+    lower(r->address.domain, domain, sizeof domain);
+    snprintf(address, sizeof address, "%s@%s", plain_local, domain);
     uint32_t id = s->smtpd->auth ? ask_begin(s->smtpd->asks, ASK_USER, s) : 0;
     if (!id || channel_send(s->smtpd->auth, IPC_USER_QUERY, id, str_of(address)) < 0) {
         ask_forget(s->smtpd->asks, s);
@@ -115,7 +118,7 @@ static bool local_recipient(struct session *s, const struct smtp_server_recipien
         return true;
     }
     switch (recipient_source(block)) {
-    case RECIPIENT_USERS: return look_up_user(s, r);
+    case RECIPIENT_USERS: return look_up_user(s, r, plain);
     case RECIPIENT_FILE:
         if (!s->site->recipients[block_index] ||
             !recipient_table_has(s->site->recipients[block_index], str_of(plain), r->address.domain)) {
