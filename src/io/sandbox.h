@@ -26,7 +26,8 @@ struct sandbox {
     size_t n_paths;
 };
 
-/* The path is copied (and stays so: a process has one sandbox). One that does not exist is left out silently (a folder may appear later under a listed parent). */
+/* The path is copied (and stays so: a process has one sandbox). One that does not exist is left out silently (a folder
+ * may appear later under a listed parent). */
 void sandbox_allow(struct sandbox *sandbox, enum sandbox_right right, const char *path);
 /* First half: user, root folder, Landlock. No return from here. The kernel holds threads one by one: worker threads
  * (io/worker.h) that are there already are held too, and all that are made after it; a library's own threads are not,

@@ -122,6 +122,12 @@ int certificate_key_load(struct str pem, const char *file, struct evp_pkey_st **
     return rc;
 }
 
+void certificate_key_free(struct evp_pkey_st **key)
+{
+    EVP_PKEY_free(*key);
+    *key = NULL;
+}
+
 int certificate_key_load_fd(int fd, const char *file, struct evp_pkey_st **ret_key, struct err *err)
 {
     struct buf pem;

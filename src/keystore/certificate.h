@@ -21,6 +21,8 @@ int certificate_load(struct str pem, const char *file, struct certificate **ret_
 void certificate_free(struct certificate **certificate);
 /* The private key in a PEM text; other blocks are passed over. */
 int certificate_key_load(struct str pem, const char *file, struct evp_pkey_st **ret_key, struct err *err);
+/* NULL is fine. */
+void certificate_key_free(struct evp_pkey_st **key);
 int certificate_key_load_fd(int fd, const char *file, struct evp_pkey_st **ret_key, struct err *err);
 
 /* ERR_CONFIG unless `key` is the private half of the certificate's key. */

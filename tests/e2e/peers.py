@@ -148,6 +148,7 @@ class _Session(socketserver.StreamRequestHandler):
         for reply in replies:
             self.say(reply)
         self.reset()
+        return None if sink.keep else False
 
     def do_rset(self, line):
         self.reset()
@@ -178,6 +179,7 @@ class Sink:
         self.context, self.implicit_tls, self.mechanisms, self.users = context, implicit_tls, mechanisms, users or {}
         self.extensions, self.lmtp = extensions, lmtp
         self.greeting = "220 sink.test ESMTP"
+        self.keep = True  # connections stay open after a message
         self.mails, self.commands, self.sessions = queue.Queue(), [], []
         self.connected = threading.Semaphore(0)
         self.answer = lambda session, verb, line: None

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "io/now.h"
+#include "smtp/header.h"
 #include "smtp/address.h"
 
 enum { CHUNK_BYTES = 64 * 1024, PATH_MAX_BYTES = 4000, NAME_BYTES = 256 };
@@ -196,22 +197,41 @@ static int write_all(int fd, const char *p, size_t n)
     return 0;
 }
 
+/* Writes a piece of the content with LF, without a Return-Path that somebody else has put in (RFC 5321 section 4.4). */
+static int write_piece(int fd, struct smtp_header *scan, struct str piece, char *out, bool *cr)
+{
+    int rc = 0;
+    while (piece.n && rc == 0) {
+        size_t used = piece.n;
+        struct str keep = scan->done ? piece : smtp_header_feed(scan, piece, &used);
+        rc = write_all(fd, out, to_lf(keep.p, keep.n, out, cr));
+        piece = str_skip(piece, used);
+    }
+    return rc;
+}
+
 static int write_content(int fd, struct str header, const struct maildir_source *source, struct err *err)
 {
+    static const struct str ours[] = { { "Return-Path", 11 } };
     char *chunk = malloc(2 * CHUNK_BYTES + 1);
     if (!chunk)
         return err_set(err, -ENOMEM, "out of memory");
     char *out = chunk + CHUNK_BYTES;
     bool cr = false;
     ssize_t n = 1;
+    struct smtp_header scan;
+    smtp_header_init(&scan, ours, 1);
     int rc = write_all(fd, header.p, header.n);
     while (rc == 0 && n > 0) {
         n = source->read(source->arg, chunk, CHUNK_BYTES, err);
         if (n > 0)
-            rc = write_all(fd, out, to_lf(chunk, (size_t)n, out, &cr));
-        else if (n == 0 && cr)
-            rc = write_all(fd, "\r", 1);
+            rc = write_piece(fd, &scan, str_slice(chunk, (size_t)n), out, &cr);
     }
+    struct str held = smtp_header_end(&scan);
+    if (rc == 0 && n == 0)
+        rc = write_all(fd, out, to_lf(held.p, held.n, out, &cr));
+    if (rc == 0 && n == 0 && cr)
+        rc = write_all(fd, "\r", 1);
     free(chunk);
     if (n < 0)
         return (int)n;

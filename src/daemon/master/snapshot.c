@@ -1,7 +1,6 @@
 #include "daemon/master/snapshot.h"
 
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -171,7 +170,7 @@ static void check_pair(struct loading *l, const struct conf_server *server, int 
     if (rc < 0)
         mistake(l, &server->place, err.text);
     buf_wipe(&pem);
-    EVP_PKEY_free(key);
+    certificate_key_free(&key);
     certificate_free(&certificate);
 }
 

@@ -29,8 +29,8 @@ struct snapshot {
     size_t n_files;
 };
 
-/* `previous` (or NULL) lends its listeners and the number of smtpd processes. Returns ERR_CONFIG with everything that is wrong in `mistakes`, one a
- * line, else a negative code and err. */
+/* `previous` (or NULL) lends its listeners and the number of smtpd processes. Returns ERR_CONFIG with everything that is
+ * wrong in `mistakes`, one a line, else a negative code and err. */
 int snapshot_load(const char *path, uint64_t generation, const struct snapshot *previous, struct snapshot **ret_snapshot,
                   struct buf *mistakes, struct err *err);
 void snapshot_free(struct snapshot **snapshot);

@@ -13,7 +13,7 @@
 #include "policy/route.h"
 #include "smtp/address.h"
 
-enum { SEGMENT_SPARES = 2, BODY_SPARES = 4, HELD_WAIT_MS = 10000 };
+enum { SEGMENT_SPARES = 3, OWN_SEGMENT_SPARES = 1, BODY_SPARES = 4, HELD_WAIT_MS = 10000 };
 
 static struct loop_timer *held_limit; /* tells that a writer says nothing */
 
@@ -162,13 +162,19 @@ static void send_lent(struct queue_writer *w, unsigned type, const struct spool_
     buf_done(&body);
 }
 
+/* smtpd at full speed fills a segment in less than a second; the queue's own writer hardly ever does. */
+static unsigned segment_spares(const struct queue_writer *w)
+{
+    return w->index == QUEUE_WRITERS_MAX ? OWN_SEGMENT_SPARES : SEGMENT_SPARES;
+}
+
 static bool lend_to(struct queue *q, struct queue_writer *w)
 {
     struct spool_lent lent;
     int fd;
     bool own = w->index == QUEUE_WRITERS_MAX;
     struct err err;
-    while (w->lent_segments < SEGMENT_SPARES && spool_store_lend_segment(q->store, w, &lent, &fd)) {
+    while (w->lent_segments < segment_spares(w) && spool_store_lend_segment(q->store, w, &lent, &fd)) {
         w->lent_segments++;
         if (!own)
             send_lent(w, IPC_SEGMENT_LEND, &lent, fd);
@@ -182,7 +188,7 @@ static bool lend_to(struct queue *q, struct queue_writer *w)
         else if (spool_writer_lend_body(q->own, &lent, fd, &err) < 0)
             log_event(q->ctx->log, LOG_LEVEL_ERROR, "spool.lend.failed", "%s", err.text);
     }
-    return w->lent_segments >= SEGMENT_SPARES && w->lent_bodies >= BODY_SPARES;
+    return w->lent_segments >= segment_spares(w) && w->lent_bodies >= BODY_SPARES;
 }
 
 void intake_lend(struct queue *q)
@@ -195,7 +201,7 @@ void intake_lend(struct queue *q)
         bool there = i == QUEUE_WRITERS_MAX ? q->own != NULL : w->channel != NULL;
         if (!there || lend_to(q, w))
             continue;
-        segments += SEGMENT_SPARES > w->lent_segments ? SEGMENT_SPARES - w->lent_segments : 0;
+        segments += segment_spares(w) > w->lent_segments ? segment_spares(w) - w->lent_segments : 0;
         bodies += BODY_SPARES > w->lent_bodies ? BODY_SPARES - w->lent_bodies : 0;
     }
     spool_store_want(q->store, segments, bodies);

@@ -39,17 +39,38 @@ void mail_discard(struct session *s)
     free(m);
 }
 
+/* At full speed a spare may be a moment late: worth a short wait before a client is sent away. */
+static bool wait_for_spare(struct session *s)
+{
+    s->spare_wanted_since_ms = now_mono_ms();
+    s->smtpd->n_waiting_for_spare++;
+    return false;
+}
+
+void mail_spare_came(struct session *s, bool in_time)
+{
+    s->spare_wanted_since_ms = 0;
+    s->smtpd->n_waiting_for_spare--;
+    if (smtp_server_closed(s->machine))
+        return;
+    if (in_time)
+        smtp_server_accept(s->machine);
+    else
+        smtp_server_reject(s->machine, 452, "4.3.1", "Insufficient system storage, try again later");
+    session_resume(s);
+}
+
 static bool on_mail(struct session *s, const struct smtp_server_event *event)
 {
     (void)event;
     struct smtpd *smtpd = s->smtpd;
     s->n_mails++;
-    if (smtpd->intake_paused)
+    if (smtp_server_authenticated(s->machine) && !(s->rights & IPC_RIGHT_SUBMIT))
+        smtp_server_reject(s->machine, 550, "5.7.1", "You may not send mail through this server");
+    else if (smtpd->intake_paused)
         smtp_server_reject(s->machine, 450, "4.3.2", "Not taking mail for the moment, try again later");
     else if (!spool_writer_can_accept(smtpd->writer))
-        smtp_server_reject(s->machine, 452, "4.3.1", "Insufficient system storage, try again later");
-    else if (smtp_server_authenticated(s->machine) && !(s->rights & IPC_RIGHT_SUBMIT))
-        smtp_server_reject(s->machine, 550, "5.7.1", "You may not send mail through this server");
+        return wait_for_spare(s);
     else
         smtp_server_accept(s->machine);
     return true;
@@ -218,6 +239,8 @@ static bool add_prefix(void *arg, uint64_t id, const char *queue_id, struct buf 
     (void)id;
     const struct mail *m = arg;
     const struct session *s = m->session;
+    /* The line is out before the queue can know of the message, so that each log tells its story in order. */
+    tell_queued(s, queue_id);
     if (!tell_received(s, m->transaction, str_of(queue_id), out))
         return false;
     bool submission = s->listener->kind != CONF_LISTEN || smtp_server_authenticated(s->machine);
@@ -232,7 +255,6 @@ static void committed(void *arg, int result, uint64_t id)
     spool_id_format(id, queue_id);
     s->mail = NULL;
     if (result == 0) {
-        tell_queued(s, queue_id);
         smtp_server_committed(s->machine, str_of(queue_id));
     } else if (result == ERR_BUSY) {
         smtp_server_reject(s->machine, 452, "4.3.1", "Insufficient system storage, try again later");
@@ -284,8 +306,10 @@ static bool fill_envelope(const struct session *s, const struct smtp_server_tran
     if (!recipients)
         return false;
     size_t n = 0;
+    bool any_utf8 = false;
     for (const struct smtp_server_recipient *r = t->recipients; r && n < t->n_recipients; r = r->next) {
         recipients[n].address = recipient_address(s, r);
+        any_utf8 = any_utf8 || r->address.utf8;
         recipients[n].orcpt = decode_orcpt(arena, r->orcpt);
         recipients[n++].notify = (uint8_t)r->notify;
     }
@@ -293,8 +317,10 @@ static bool fill_envelope(const struct session *s, const struct smtp_server_tran
     e->n_recipients = n;
     e->reverse_path = t->sender.text;
     e->ret = t->ret == SMTP_RET_FULL ? SPOOL_RET_FULL : t->ret == SMTP_RET_HDRS ? SPOOL_RET_HDRS : SPOOL_RET_UNSET;
+    /* What was announced but is not needed does not keep the message from older hops. */
+    bool needs_utf8 = t->smtputf8 && (any_utf8 || t->sender.utf8 || s->mail->header.has_8bit);
     e->flags = (t->body_8bit || t->content_8bit ? (unsigned)SPOOL_FLAG_8BIT : 0u) |
-               (t->smtputf8 ? (unsigned)SPOOL_FLAG_SMTPUTF8 : 0u);
+               (needs_utf8 ? (unsigned)SPOOL_FLAG_SMTPUTF8 : 0u);
     decode_xtext(arena, t->envid, &e->envid);
     if (str_eq(t->auth, STR("<>")))
         e->auth = t->auth;

@@ -21,6 +21,7 @@ enum {
     INPUT_MAX_BYTES = SMTPD_READ_BYTES,
     READS_PER_TURN = 4,
     TLS_HANDSHAKE_MS = 30000,
+    SPARE_WAIT_MS = 3000,
     CLOSING_MS = 5000,
     DISCARD_MAX_BYTES = 256 * 1024,
     ASK_MS = 120000, /* auth has deadlines of its own; this one is for an auth that hangs */
@@ -55,6 +56,8 @@ static void discard_unread(int fd)
 static void destroy(struct session *s)
 {
     struct smtpd *smtpd = s->smtpd;
+    if (s->spare_wanted_since_ms)
+        smtpd->n_waiting_for_spare--;
     smtpd_login_cancel(s);
     ask_forget(smtpd->asks, s);
     mail_discard(s);
@@ -129,6 +132,12 @@ static void use_server(struct session *s, struct site_server *server)
 }
 
 /* ---- TLS ---- */
+
+static int64_t handshake_deadline(const struct session *s)
+{
+    int64_t limit_ms = s->server->limits.command_timeout_ms;
+    return now_mono_ms() + (limit_ms && limit_ms < TLS_HANDSHAKE_MS ? limit_ms : TLS_HANDSHAKE_MS);
+}
 
 static void watch_for(struct session *s, enum tls_result result)
 {
@@ -208,7 +217,7 @@ static void begin_tls(struct session *s)
     struct err err = { 0 };
     s->tls_wanted = false;
     s->phase = SESSION_HANDSHAKE;
-    s->deadline_ms = now_mono_ms() + TLS_HANDSHAKE_MS;
+    s->deadline_ms = handshake_deadline(s);
     if (tls_server_session_new(s->server->tls, s->listener->sni, s->fd, &s->input, session_tls_ready, s, &s->tls,
                                &err) < 0) {
         log_event(s->smtpd->ctx->log, LOG_LEVEL_ERROR, "tls.failed", "%s", err.text);
@@ -281,7 +290,7 @@ static bool on_starttls(struct session *s, const struct smtp_server_event *event
         return true; /* octets came behind the command: the machine has refused it */
     s->starttls = true;
     s->tls_wanted = true;
-    s->deadline_ms = now_mono_ms() + TLS_HANDSHAKE_MS; /* the 220 must get out, too */
+    s->deadline_ms = handshake_deadline(s); /* the 220 must get out, too */
     return false;
 }
 
@@ -600,6 +609,10 @@ void session_sweep(struct session *s, int64_t now_ms)
     if (s->phase != SESSION_TALK || s->tls_wanted) {
         if (s->deadline_ms <= now_ms)
             end(s);
+        return;
+    }
+    if (s->spare_wanted_since_ms && now_ms - s->spare_wanted_since_ms >= SPARE_WAIT_MS) {
+        mail_spare_came(s, false);
         return;
     }
     if (s->owed_since_ms && now_ms - s->owed_since_ms >= ASK_MS) {

@@ -60,6 +60,7 @@ static void on_spool_changed(void *arg)
     (void)arg;
     if (smtpd.ctx->ready_owed && spool_writer_can_accept(smtpd.writer))
         role_say_ready(smtpd.ctx);
+    smtpd.spare_came = true; /* looked at when the turn ends: sessions go on outside of the writer's calls */
 }
 
 static const struct spool_writer_handlers writer_handlers = {
@@ -251,6 +252,22 @@ static void each_session(void (*each)(struct session *s))
     }
 }
 
+static void go_on_with_spare(struct session *s)
+{
+    if (s->spare_wanted_since_ms && spool_writer_can_accept(smtpd.writer))
+        mail_spare_came(s, true);
+}
+
+static void on_turn(void *arg)
+{
+    (void)arg;
+    if (!smtpd.spare_came)
+        return;
+    smtpd.spare_came = false;
+    if (smtpd.n_waiting_for_spare)
+        each_session(go_on_with_spare);
+}
+
 static void sweep_session(struct session *s)
 {
     session_sweep(s, now_mono_ms());
@@ -286,6 +303,8 @@ static int start(struct role_ctx *ctx, struct err *err)
                           &smtpd.writer, err);
     if (rc == 0)
         rc = loop_timer_new(ctx->loop, on_sweep, NULL, &smtpd.sweep, err);
+    if (rc == 0)
+        rc = loop_turn_new(ctx->loop, LOOP_TURN_WORK, on_turn, NULL, &smtpd.turn, err);
     if (rc < 0)
         return rc;
     loop_timer_set(smtpd.sweep, SWEEP_MS);

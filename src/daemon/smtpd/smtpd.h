@@ -81,7 +81,9 @@ struct smtpd {
     struct smtp_server_budget auth_budget;
     struct session *sessions;            /* doubly linked */
     struct session *next_visited;        /* by each_session() in smtpd.c; moves on when that one goes */
-    uint32_t n_sessions, n_processes;
+    uint32_t n_sessions, n_processes, n_waiting_for_spare;
+    bool spare_came;
+    struct loop_turn *turn;
     struct loop_timer *sweep;
     uint64_t id_base, id_count;
     bool draining, intake_paused;
@@ -124,6 +126,7 @@ struct session {
     const struct smtp_server_recipient *asked; /* whose user is being looked up */
     int64_t begun_mono_ms, begun_wall_ms;
     int64_t deadline_ms;                 /* of a handshake, or of the last reply's way out */
+    int64_t spare_wanted_since_ms;       /* MAIL waits for a spare segment; 0: it does not */
     int64_t owed_since_ms;               /* auth owes an answer since then; 0: it owes none */
     int shared_slot, fd;
     uint16_t port;
@@ -151,6 +154,8 @@ void session_tls_ready(void *session);
 /* ---- mail.c ---- each returns false when the machine waits for an answer that comes later */
 bool mail_event(struct session *s, const struct smtp_server_event *event);
 void mail_discard(struct session *s);
+/* The wait for a spare segment is over. */
+void mail_spare_came(struct session *s, bool in_time);
 void mail_user_answer(struct session *s, unsigned answer);
 
 /* ---- login.c ---- */
