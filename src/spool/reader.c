@@ -123,6 +123,14 @@ uint64_t spool_reader_body_bytes(const struct spool_reader *r)
     return r->meta.body_bytes;
 }
 
+void spool_reader_record(const struct spool_reader *r, struct str *ret_meta, struct str *ret_content,
+                         uint64_t *ret_content_sum)
+{
+    *ret_meta = str_slice(r->octets + SPOOL_RECORD_HEADER_BYTES, r->record.meta_bytes);
+    *ret_content = r->body;
+    *ret_content_sum = r->record.content_sum;
+}
+
 void spool_reader_rewind(struct spool_reader *r)
 {
     r->at = 0;

@@ -114,6 +114,9 @@ uint64_t spool_reader_body_file(const struct spool_reader *reader);
 /* The headers that we put in front; borrowed. */
 struct str spool_reader_prefix(const struct spool_reader *reader);
 uint64_t spool_reader_body_bytes(const struct spool_reader *reader);
+/* The record as it lies there, for who copies it; borrowed. */
+void spool_reader_record(const struct spool_reader *reader, struct str *ret_meta, struct str *ret_content,
+                         uint64_t *ret_content_sum);
 /* The next octets of the body (without the prefix) into p: their count, 0 at the end, or negative. The octets that
  * complete the body are handed out only when its checksum is right: who reads to 0 has read what was written;
  * ERR_CORRUPT otherwise, so never end a DATA after an error. */

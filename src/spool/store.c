@@ -174,7 +174,8 @@ static void make_one_segment(struct spool_store *store)
     }
     s->state = SEGMENT_MAKING;
     s->owner = NULL;
-    s->live = s->opened = 0;
+    s->live = s->opened = s->messages = 0;
+    s->straggles = false;
     s->told_finished = false;
     s->before = fresh ? (struct spool_lent){ 0 } : s->lent;
     s->lent = (struct spool_lent){ .number = store->next_number++, .size_bytes = store->o.segment_bytes };
@@ -400,6 +401,7 @@ static int on_record(void *arg, const struct spool_record *record, struct str oc
         return 0;
     struct spool_memory memory = { 0 };
     bool known = false;
+    s->messages++;
     if (!store->recovered && recover_look(store, record->id, s->lent.number, record->offset, &memory, &known)) {
         if (meta.body_file)
             store_free_body(store, meta.body_file);
@@ -424,6 +426,7 @@ static int on_record(void *arg, const struct spool_record *record, struct str oc
         struct spool_found found = { .id = record->id, .segment = s, .body_file = meta.body_file,
                                      .body_owner = body_owner, .envelope = &envelope,
                                      .place = { s->lent.number, s->lent.generation, record->offset, record->length },
+                                     .copy = record->flags & SPOOL_RECORD_COPY,
                                      .memory = known ? &memory : NULL };
         store->o.handlers.message(store->o.handlers.arg, &found);
     }

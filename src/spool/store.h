@@ -38,6 +38,7 @@ struct spool_found {
     uint64_t body_file;           /* 0: none */
     void *body_owner;             /* whom the body file was a spare of until now; NULL: it was not */
     const struct spool_envelope *envelope;
+    bool copy;                    /* it was moved here; see spool_store_moved() */
     const struct spool_memory *memory; /* NULL: nothing is known, it is new */
 };
 
@@ -109,6 +110,18 @@ void spool_store_settled(struct spool_store *store, struct spool_segment *segmen
 void spool_store_settled_some(struct spool_store *store, uint64_t id, const uint16_t *recipients, uint16_t n);
 void spool_store_deferred(struct spool_store *store, uint64_t id, uint16_t attempts, int64_t next_wall_ms,
                           struct str reason);
+/* ---- stragglers: a nearly empty segment is emptied by copying what is alive into one of the queue's own writer ---- */
+/* A closed segment with less than an eighth of its messages alive, now and when this was called last; or NULL. */
+struct spool_segment *spool_store_straggling(struct spool_store *store);
+/* Copies one of its messages, with its id; done(arg, result, id) as with a commit. The copy arrives through `message` like
+ * any record, marked `copy`, when the writer's page is followed. No checkpoint may be written until then: if the message is
+ * settled meanwhile, the note about it must still be there when the copy is found. */
+int spool_store_copy(struct spool_store *store, struct spool_writer *writer, const struct spool_segment *segment,
+                     uint32_t offset, uint32_t length, void (*done)(void *arg, int result, uint64_t id), void *arg,
+                     struct err *err);
+/* Of two records of one message, which `message` has told (also after a restart, in any order), the one in `segment` counts no more. */
+void spool_store_moved(struct spool_store *store, struct spool_segment *segment);
+
 enum spool_mark { SPOOL_MARK_HELD, SPOOL_MARK_RELEASED, SPOOL_MARK_DELAY_NOTICED };
 void spool_store_mark(struct spool_store *store, uint64_t id, enum spool_mark mark);
 /* Calls done(arg) when all notes made until now are durable; the sync begins at once. */

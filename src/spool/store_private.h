@@ -22,7 +22,9 @@ struct spool_segment {
     int fd;
     void *owner;
     struct spool_scan scan;
-    uint32_t live;            /* messages that are not durably settled */
+    uint32_t messages;        /* that were ever found in it */
+    uint32_t live;            /* those that are not durably settled */
+    bool straggles;           /* when it was last looked for */
     uint32_t opened;          /* at delivery processes */
     bool told_finished;
     bool unreadable;          /* the disk failed while it was read: never used again, read anew at the next start */

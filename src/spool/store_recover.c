@@ -77,6 +77,7 @@ static int list(struct spool_store *store, const char *folder, void (*found)(voi
 
 struct replay {
     struct spool_store *store;
+    const struct spool_scan *scan;
     bool begun, ended, bad;
 };
 
@@ -201,7 +202,8 @@ static int replay_record(void *arg, const struct spool_record *record, struct st
         break;
     case SPOOL_KIND_SEGMENTS: ok = replay_segments(r->store, &w); break;
     case SPOOL_KIND_ENTRIES: ok = replay_entries(r->store, &w); break;
-    case SPOOL_KIND_CHECKPOINT_END: r->ended = r->begun; break;
+    /* Its end may be on the disk without its middle: what is missing there would count as settled. */
+    case SPOOL_KIND_CHECKPOINT_END: r->ended = r->begun && !r->bad && r->scan->n_damages == 0; break;
     case SPOOL_KIND_CHANGES: ok = replay_changes(r->store, &w); break;
     default: ok = false; break;
     }
@@ -253,6 +255,7 @@ static int replay_journal(struct spool_store *store, uint64_t number, struct err
         struct spool_scan scan;
         int64_t size = disk->size(disk, fd);
         spool_scan_init(&scan, disk, fd, number, header.generation, SPOOL_BLOCK_BYTES);
+        replay.scan = &scan;
         rc = spool_scan_to(&scan, size > 0 ? (uint64_t)size : 0, replay_record, &replay, err);
         spool_scan_finish(&scan, 0);
         for (unsigned i = 0; i < scan.n_damages; i++)

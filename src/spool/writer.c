@@ -412,6 +412,28 @@ static int build_meta(struct spool_writer *w, struct spool_message *m)
     return 0;
 }
 
+/* The record is written, or the message fails; what is left is to wait for a sync. */
+static void write_record(struct spool_message *m, struct spool_log_segment *s, struct spool_record *r, struct str meta,
+                         struct str content)
+{
+    struct spool_writer *w = m->writer;
+    int rc = spool_log_append(&w->log, s, r, meta, content);
+    if (rc < 0) {
+        struct err why = { 0 };
+        err_errno(&why, -rc, "segment %llu of the spool could not be written; it takes no more mail",
+                  (unsigned long long)s->number);
+        w->handlers->failed(w->arg, &why);
+        message_fail(m, rc);
+        return;
+    }
+    m->segment = s->number;
+    m->end = s->end;
+    m->state = MESSAGE_WAITING;
+    buf_done(&m->body); /* a thousand messages may wait for one slow sync */
+    TAILQ_REMOVE(&w->open, m, entry);
+    TAILQ_INSERT_TAIL(&w->waiting, m, entry);
+}
+
 static void message_append(struct spool_message *m)
 {
     struct spool_writer *w = m->writer;
@@ -435,21 +457,25 @@ static void message_append(struct spool_message *m)
     }
     struct spool_record r = { .kind = SPOOL_KIND_MESSAGE, .id = m->id };
     r.content_sum = m->file.number ? m->body_sum : spool_sum(buf_str(&m->body));
-    int rc = spool_log_append(&w->log, s, &r, buf_str(&w->meta), buf_str(&m->body));
-    if (rc < 0) {
-        struct err why = { 0 };
-        err_errno(&why, -rc, "segment %llu of the spool could not be written; it takes no more mail",
-                  (unsigned long long)s->number);
-        w->handlers->failed(w->arg, &why);
-        message_fail(m, rc);
-        return;
-    }
-    m->segment = s->number;
-    m->end = s->end;
-    m->state = MESSAGE_WAITING;
-    buf_done(&m->body); /* a thousand messages may wait for one slow sync */
-    TAILQ_REMOVE(&w->open, m, entry);
-    TAILQ_INSERT_TAIL(&w->waiting, m, entry);
+    write_record(m, s, &r, buf_str(&w->meta), buf_str(&m->body));
+}
+
+int spool_writer_copy(struct spool_writer *w, const struct spool_copy *copy)
+{
+    struct spool_message *m = spool_message_begin(w);
+    if (!m)
+        return -ENOMEM;
+    m->commit = (struct spool_commit){ .done = copy->done, .arg = copy->arg };
+    m->id = copy->id;
+    struct spool_record r = { .kind = SPOOL_KIND_MESSAGE, .flags = SPOOL_RECORD_COPY, .id = copy->id,
+                              .content_sum = copy->content_sum };
+    size_t n = SPOOL_RECORD_HEADER_BYTES + copy->meta.n + copy->content.n;
+    struct spool_log_segment *s = spool_log_room(&w->log, (uint32_t)n);
+    if (s)
+        write_record(m, s, &r, copy->meta, copy->content);
+    else
+        message_fail(m, ERR_BUSY);
+    return 0;
 }
 
 void spool_message_commit(struct spool_message *m, const struct spool_commit *commit)

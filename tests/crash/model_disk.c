@@ -54,7 +54,8 @@ static ssize_t model_pwritev(const struct spool_disk *disk, int fd, const struct
     assert(data && m->fd[fd]);
     size_t at = 0;
     for (int i = 0; i < n; i++) {
-        memcpy(data + at, iov[i].iov_base, iov[i].iov_len);
+        if (iov[i].iov_len)
+            memcpy(data + at, iov[i].iov_base, iov[i].iov_len);
         at += iov[i].iov_len;
     }
     file_write(&m->file[m->fd[fd] - 1], (size_t)offset, data, total);

@@ -87,9 +87,9 @@ void intake_message(struct queue *q, const struct spool_found *found)
 {
     const struct spool_envelope *e = found->envelope;
     const struct spool_memory *memory = found->memory;
+    if (compact_found(q, spool_schedule_find(q->schedule, found->id), found))
+        return;
     struct spool_entry *entry = spool_schedule_add(q->schedule, found->id);
-    if (!entry && spool_schedule_find(q->schedule, found->id))
-        return; /* a copy whose original is still there */
     if (!entry)
         out_of_memory(q);
     entry->born_ms = queue_mono_of(e->arrival_wall_ms);
@@ -129,7 +129,7 @@ void intake_message(struct queue *q, const struct spool_found *found)
 
 /* ---- following ---- */
 
-static void follow(struct queue_writer *w)
+void intake_follow(struct queue_writer *w)
 {
     struct queue *q = w->queue;
     if (!w->page || !q->scanned)
@@ -148,7 +148,7 @@ static void on_bell(void *arg, unsigned events)
     uint64_t count;
     (void)events;
     (void)!read(w->bell_fd, &count, sizeof count); /* only that it rang matters */
-    follow(w);
+    intake_follow(w);
 }
 
 /* ---- lending ---- */
@@ -222,7 +222,7 @@ static void returned(struct queue_writer *w, bool is_body, const struct spool_le
     if (*count && (!is_body || spool_store_taken(q->store, lent->number)))
         --*count;
     if (!is_body)
-        follow(w);
+        intake_follow(w);
     spool_store_returned(q->store, is_body, lent);
     intake_lend(q);
 }
@@ -250,7 +250,7 @@ void intake_try_scan(struct queue *q)
     log_event(q->ctx->log, LOG_LEVEL_NOTICE, "queue.ready", "%zu messages in the spool", n);
     for (unsigned i = 0; i < QUEUE_WRITERS_MAX; i++)
         if (q->writer[i].channel)
-            follow(&q->writer[i]);
+            intake_follow(&q->writer[i]);
     intake_lend(q);
     queue_wake(q);
     role_say_ready(q->ctx);

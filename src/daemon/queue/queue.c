@@ -106,7 +106,7 @@ static void on_turn(void *arg)
     struct queue *q = arg;
     if (!q->scanned)
         return;
-    if (spool_store_wants_checkpoint(q->store))
+    if (!q->copying && spool_store_wants_checkpoint(q->store))
         queue_checkpoint(q);
     if (!q->pump_wanted)
         return;
@@ -181,6 +181,8 @@ static int begin(struct role_ctx *ctx, struct err *err)
         rc = dispatch_start(q, err);
     if (rc == 0)
         rc = intake_start(q, err);
+    if (rc == 0)
+        rc = compact_start(q, err);
     if (rc == 0 && q->control_fd > 0)
         rc = control_start(q, q->control_fd, err);
     if (rc == 0)
@@ -207,6 +209,7 @@ static void drain(struct role_ctx *ctx)
     queue.draining = true;
     drop_free(&queue);
     control_free(&queue);
+    loop_timer_free(&queue.compact_timer);
     spool_writer_free(&queue.own);
     spool_store_free(&queue.store);
     loop_turn_free(&queue.turn);

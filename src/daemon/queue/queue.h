@@ -5,6 +5,7 @@
  *   dispatch.c  when and where to: jobs to delivery processes, their results
  *   settle.c    what becomes of recipients: settled, deferred, bounced, expired
  *   bounce.c    delivery status notifications, written as messages of our own
+ *   compact.c   empties segments in which little is alive
  *   submit.c    messages handed over by sendmail: control socket and drop folder
  *   control.c   the control socket: conversations (docs/control.md)
  *   answer.c    what its verbs do to the queue */
@@ -50,6 +51,8 @@ struct queue {
     struct jobs *jobs;
     struct loop_timer *timer;        /* the schedule's next time */
     struct loop_turn *turn;
+    struct loop_timer *compact_timer;
+    unsigned copying;                /* no checkpoint meanwhile */
     int control_fd, lock_fd;
     bool scanned, paused_in, paused_out, draining, pump_wanted;
 };
@@ -80,6 +83,14 @@ void intake_message(struct queue *q, const struct spool_found *found);
 
 /* A body file that `owner` had was named by a message: it may be lent another one. */
 void intake_body_used(struct queue *q, void *owner);
+
+/* What a writer has published is read now. */
+void intake_follow(struct queue_writer *w);
+
+/* ---- compact.c ---- */
+int compact_start(struct queue *q, struct err *err);
+/* A record of a message that is known already, or a copy: true, dealt with. */
+bool compact_found(struct queue *q, struct spool_entry *entry, const struct spool_found *found);
 
 /* ---- dispatch.c ---- */
 int dispatch_start(struct queue *q, struct err *err);
