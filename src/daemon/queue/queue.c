@@ -78,7 +78,8 @@ void queue_wake(struct queue *q)
     if (q->pump_wanted || !q->timer) /* peers come before begin(), which wakes it */
         return;
     q->pump_wanted = true;
-    loop_timer_set(q->timer, 0); /* the loop must not sleep before it was looked at */
+    if (q->timer) /* peers may be there before the role has begun */
+        loop_timer_set(q->timer, 0); /* the loop must not sleep before it was looked at */
 }
 
 static void checkpoint_entry(void *arg, struct spool_checkpoint *checkpoint)
@@ -175,6 +176,8 @@ static int begin(struct role_ctx *ctx, struct err *err)
         rc = spool_store_open(&options, &q->store, err);
     if (rc == 0)
         rc = loop_timer_new(ctx->loop, on_timer, q, &q->timer, err);
+    if (rc == 0)
+        loop_timer_set(q->timer, 0);
     if (rc == 0)
         rc = loop_turn_new(ctx->loop, LOOP_TURN_WORK, on_turn, q, &q->turn, err);
     if (rc == 0)
