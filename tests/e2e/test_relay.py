@@ -242,6 +242,7 @@ def test_misbehaviour(relay, net, stage, how):
     release = threading.Event()
     sink = net.sinks["old"]
     assert not sink.keep, "an open connection would be used again, and nothing would misbehave"
+    sink.drop()
 
     def misbehave(session):
         if how == "hangs":
