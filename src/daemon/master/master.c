@@ -64,6 +64,7 @@ static int take_spool_lock(struct master *m, const char *spool, struct err *err)
             return err_set(err, ERR_BUSY, "another posternd uses the spool %s (see: fuser %s)", spool, path);
         if (!told)
             log_event(m->log, LOG_LEVEL_NOTICE, "master.lock.wait", "waiting for the spool %s", spool);
+        log_flush(m->log); /* no loop turns yet */
         told = true;
         usleep(20000);
     }
