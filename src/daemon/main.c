@@ -62,6 +62,7 @@ static int run_in_background(const char *config_path)
         if (nothing < 0 || dup2(nothing, STDIN_FILENO) < 0 || dup2(nothing, STDOUT_FILENO) < 0)
             return EX_OSERR;
         close(nothing);
+        setenv(ROLE_BACKGROUND, "1", 1); /* see role.c: who logs elsewhere lets go of stderr */
         struct master_options options = { config_path, tell_parent_ready, &fds[1] };
         return master_main(&options);
     }

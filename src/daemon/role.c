@@ -5,6 +5,7 @@
  * (master has checked it, so only memory: exit 71); a sandbox that does not close (exit 71). */
 #include "daemon/role.h"
 
+#include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -206,6 +207,16 @@ static int read_until_go(struct role_process *process, int master_fd, uint32_t *
     return rc;
 }
 
+void role_let_go_of_stderr(const char *log_to)
+{
+    bool logs_there = !log_to || strcmp(log_to, "stderr") == 0;
+    int nothing = getenv(ROLE_BACKGROUND) && !logs_there ? open("/dev/null", O_RDWR | O_CLOEXEC) : -1;
+    if (nothing < 0)
+        return;
+    dup2(nothing, STDERR_FILENO);
+    close(nothing);
+}
+
 static int open_log(struct role_process *process, struct err *err)
 {
     const struct conf *conf = process->next_conf ? process->next_conf : process->ctx.conf;
@@ -272,6 +283,7 @@ static int start(struct role_process *process, int master_fd, struct err *err)
         rc = open_log(process, err);
     }
     if (rc == 0) {
+        role_let_go_of_stderr(process->next_conf->log);
         warm_libraries();
         switch_snapshot(process);
         rc = process->role->start ? process->role->start(ctx, err) : 0;

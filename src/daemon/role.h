@@ -62,5 +62,10 @@ int role_read_file(int fd, struct buf *into, struct err *err);
 /* As many descriptors as the hard limit allows. */
 void role_raise_descriptor_limit(void);
 
+/* Set in the environment of a daemon that runs in the background. */
+#define ROLE_BACKGROUND "POSTERN_BACKGROUND"
+/* In the background, a process whose log goes elsewhere closes its stderr, so that who started it sees its end. */
+void role_let_go_of_stderr(const char *log_to);
+
 /* The whole life of a role's process; returns its exit status (sysexits). */
 int role_main(const struct role *role, unsigned index, int master_fd);

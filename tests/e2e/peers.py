@@ -203,7 +203,16 @@ class Sink:
     def verbs(self):
         return [line.split(" ")[0].upper() for line in self.commands]
 
+    def drop(self):
+        """Ends every connection that is open."""
+        for session in self.sessions:
+            try:
+                session.request.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
     def close(self):
+        self.drop()
         self.server.shutdown()
         self.server.server_close()
 

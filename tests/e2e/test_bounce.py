@@ -4,7 +4,7 @@ import email.policy
 
 import pytest
 
-from daemon import Postern, domain, free_address, fresh_source, host, server
+from daemon import Postern, domain, free_address, fresh_source, host, server, until
 from peers import Sink
 
 
@@ -139,7 +139,7 @@ def test_delay_then_expiry(p):
     """A hop that cannot be reached: one notice of the delay, then the bounce with 4.4.7 or 5.4.7."""
     queue_id = send(p, "slow1@ours.test", "x@dead.test")
     p.sent(queue_id, "x@dead.test", "deferred")
-    p.sent(queue_id, "x@dead.test", "(bounced|expired)")
+    p.log.wait(rf"\]: {queue_id}: .*status=(bounced|expired)")
     p.removed(queue_id)
     whole, _, message, recipient, _ = report(p, "slow1", "Action: failed")
     assert recipient["Status"] in ("4.4.7", "5.4.7") or recipient["Status"].startswith(("4.4", "5.4")), recipient["Status"]

@@ -95,6 +95,8 @@ static void on_all_ready(void *arg, uint64_t generation)
     log_end(&r);
     log_flush(m->log);
     sd_notify(0, "READY=1");
+    if (first)
+        role_let_go_of_stderr(m->log_to);
     if (first && m->options->ready)
         m->options->ready(m->options->ready_arg);
     if (m->reload_id)

@@ -75,7 +75,7 @@ static void on_failed(void *arg, const struct err *why)
 
 void queue_wake(struct queue *q)
 {
-    if (q->pump_wanted)
+    if (q->pump_wanted || !q->timer) /* peers come before begin(), which wakes it */
         return;
     q->pump_wanted = true;
     if (q->timer) /* peers may be there before the role has begun */

@@ -95,10 +95,11 @@ static bool can_sign(const struct session *s)
     return s->server->tls && signer_available(s->smtpd->signer);
 }
 
+/* A restarting keys process takes nothing out of what is offered: who finds no STARTTLS would go on in clear. */
 static const char *mechanisms_when(const struct session *s, bool tls)
 {
     struct verdict_session in = {
-        .rules = &s->rules, .listener = s->listener->kind, .tls_possible = can_sign(s), .tls_active = tls,
+        .rules = &s->rules, .listener = s->listener->kind, .tls_possible = s->server->tls != NULL, .tls_active = tls,
         .channel_binding = tls,
     };
     struct verdict out;
@@ -109,7 +110,7 @@ static const char *mechanisms_when(const struct session *s, bool tls)
 void session_set_policy(struct session *s)
 {
     struct verdict_session in = {
-        .rules = &s->rules, .listener = s->listener->kind, .tls_possible = can_sign(s), .tls_active = s->tls != NULL,
+        .rules = &s->rules, .listener = s->listener->kind, .tls_possible = s->server->tls != NULL, .tls_active = s->tls != NULL,
         .authenticated = smtp_server_authenticated(s->machine), .channel_binding = s->tls != NULL,
     };
     struct verdict v;
