@@ -19,8 +19,9 @@ static void on_damage(void *arg, const struct spool_verify_damage *d)
     struct report *r = arg;
     char id[SPOOL_ID_TEXT_BYTES];
     spool_id_format(d->id, id);
-    json_t *o = json_pack("{s:o,s:o,s:o,s:o,s:b,s:s}",
+    json_t *o = json_pack("{s:o,s:o,s:o,s:o,s:o,s:b,s:s}",
                           "segment", d->segment ? json_integer((json_int_t)d->segment) : json_null(),
+                          "file", *d->file ? json_string(d->file) : json_null(),
                           "from", d->segment ? json_integer(d->from) : json_null(),
                           "to", d->segment ? json_integer(d->to) : json_null(),
                           "queue_id", d->id ? json_string(id) : json_null(),
@@ -48,7 +49,8 @@ static void print_text(const struct report *r, const struct spool_verify_result 
     json_array_foreach(r->damages, i, d) {
         printf("%s: ", json_is_true(json_object_get(d, "acknowledged")) ? "DAMAGED" : "note");
         if (json_is_integer(json_object_get(d, "segment")))
-            printf("segment %lld, octets %lld to %lld: ", (long long)json_integer_value(json_object_get(d, "segment")),
+            printf("%s (segment %lld), octets %lld to %lld: ", json_string_value(json_object_get(d, "file")),
+                   (long long)json_integer_value(json_object_get(d, "segment")),
                    (long long)json_integer_value(json_object_get(d, "from")),
                    (long long)json_integer_value(json_object_get(d, "to")));
         const char *id = json_string_value(json_object_get(d, "queue_id"));

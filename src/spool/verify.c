@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+#include "spool/store_private.h"
+
 enum { READ_BYTES = 256 * 1024 };
 
 /* A spool's folder that cannot be written. */
@@ -84,16 +86,26 @@ static void tell(struct verify *v, const struct spool_verify_damage *damage)
         v->damage(v->arg, damage);
 }
 
+static const char *name_of(const struct verify *v, uint64_t number, char ret_name[32])
+{
+    const struct spool_segment *s = v->store ? store_segment(v->store, number) : NULL;
+    if (!s)
+        return "";
+    store_segment_name(s->slot, ret_name);
+    return ret_name;
+}
+
 static void on_damaged(void *arg, uint64_t segment, const struct spool_damage *d, const char *kept_as)
 {
-    struct spool_verify_damage damage = { segment, d->from, d->to, 0, d->acknowledged,
+    char name[32];
+    struct spool_verify_damage damage = { segment, name_of(arg, segment, name), d->from, d->to, 0, d->acknowledged,
         d->acknowledged ? "octets that held acknowledged mail are damaged" : "a write that was cut short" };
     tell(arg, &damage);
 }
 
 static void on_failed(void *arg, const struct err *why)
 {
-    struct spool_verify_damage damage = { .acknowledged = true, .text = err_text(why) };
+    struct spool_verify_damage damage = { .file = "", .acknowledged = true, .text = err_text(why) };
     tell(arg, &damage);
 }
 
@@ -126,7 +138,8 @@ static void on_message(void *arg, const struct spool_found *found)
     v->result.messages++;
     v->result.octets += found->envelope->message_bytes;
     if (read_message(v, found, &err) < 0) {
-        struct spool_verify_damage damage = { found->place.segment, found->place.offset,
+        char name[32];
+        struct spool_verify_damage damage = { found->place.segment, name_of(v, found->place.segment, name), found->place.offset,
             found->place.offset + found->place.length, found->id, true, err_text(&err) };
         tell(v, &damage);
     }

@@ -6,6 +6,7 @@
 
 struct spool_verify_damage {
     uint64_t segment;             /* 0: not in a segment */
+    const char *file;             /* its name below the spool */
     uint32_t from, to;            /* octets of the segment */
     uint64_t id;                  /* of a live message whose content is damaged; 0: unknown */
     bool acknowledged;            /* mail for which a sender was told 250; otherwise a torn end: harmless */
