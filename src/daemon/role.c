@@ -301,6 +301,7 @@ int role_main(const struct role *role, unsigned index, int master_fd)
 {
     sandbox_not_dumpable();
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is a failed write, not a death */
     signal(SIGHUP, SIG_IGN); /* these are master's to understand */
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN);

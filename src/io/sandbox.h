@@ -2,8 +2,8 @@
  *
  * Fill a struct sandbox, then sandbox_drop() and sandbox_filter() once: user and groups, empty root, Landlock, seccomp, in
  * the order that works. Started as an ordinary user, root and user change are left out and the text in
- * ret_missing says so. Seccomp answers EPERM for what the role may not do and kills the process for calls
- * that nothing here ever makes. */
+ * ret_missing says so. Seccomp answers EPERM for what the role may not do and kills the process for what
+ * only an intruder would call. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

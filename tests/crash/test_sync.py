@@ -178,7 +178,7 @@ def fill_and_count(p, free):
 @pytest.mark.root
 def test_full_disk(tmp_path):
     """A spool on a small file system that others fill: 452, nothing lost, and mail again when there is room."""
-    p = Postern("", start=False)
+    p = Postern(server("full.test", listen=["{address}:2525"]), start=False)
     spool = p.dir / "spool"
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "tmpfs", str(spool)], check=True)
     try:

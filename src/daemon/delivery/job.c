@@ -103,7 +103,7 @@ static void send_result(struct job *job, const struct way *way, const struct out
     buf_init(&rows, RESULT_ROWS_BYTES);
     buf_init(&body, CHANNEL_BODY_MAX);
     /* A thousand long replies would not fit into one message: each gets its share. */
-    size_t share = RESULT_ROWS_BYTES / job->n_recipients;
+    size_t share = (size_t)RESULT_ROWS_BYTES / job->n_recipients;
     share = share > 32 + SMTP_REPLY_ENHANCED_BYTES ? share - 32 - SMTP_REPLY_ENHANCED_BYTES : 0;
     for (size_t i = 0; i < job->n_recipients; i++) {
         const struct outcome *o = &outcome[n == 1 ? 0 : i];

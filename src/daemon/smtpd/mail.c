@@ -247,6 +247,12 @@ static bool add_prefix(void *arg, uint64_t id, const char *queue_id, struct buf 
     return !submission || tell_missing_headers(s, &m->header, queue_id, out);
 }
 
+/* No room, as opposed to a disk that fails: 452, not 451. */
+static bool is_full(int code)
+{
+    return code == ERR_BUSY || code == -ENOSPC || code == -EDQUOT || code == -EFBIG;
+}
+
 static void committed(void *arg, int result, uint64_t id)
 {
     struct mail *m = arg;
@@ -256,7 +262,7 @@ static void committed(void *arg, int result, uint64_t id)
     s->mail = NULL;
     if (result == 0) {
         smtp_server_committed(s->machine, str_of(queue_id));
-    } else if (result == ERR_BUSY) {
+    } else if (is_full(result)) {
         smtp_server_reject(s->machine, 452, "4.3.1", "Insufficient system storage, try again later");
     } else if (result == ERR_LIMIT) {
         smtp_server_reject(s->machine, 552, "5.3.4", "Envelope and trace headers are too large");
@@ -369,7 +375,7 @@ static bool on_commit(struct session *s, const struct smtp_server_event *event)
     }
     if (m->error.code == 0 && begin_commit(s, m))
         return false;
-    bool full = m->error.code == ERR_BUSY || m->error.code == -ENOSPC || m->error.code == -EDQUOT;
+    bool full = is_full(m->error.code);
     if (m->error.code)
         log_event(s->smtpd->ctx->log, LOG_LEVEL_ERROR, "spool.write.failed", "session %s: %s", s->id, m->error.text);
     mail_discard(s);
