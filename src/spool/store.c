@@ -8,7 +8,7 @@
 
 #include "spool/store_private.h"
 
-enum { FREE_SEGMENTS_KEPT = 8, FILL_BYTES = 1024 * 1024, ENVELOPE_ARENA_BYTES = 8 << 20, BODIES_AT_ONCE = 8 };
+enum { FREE_SEGMENTS_KEPT = 8, FILL_BYTES = 1024 * 1024, ENVELOPE_ARENA_BYTES = 8 << 20, BODIES_AT_ONCE = 8, MAKE_RETRY_MS = 1000 };
 
 void store_segment_name(uint32_t slot, char ret_name[32])
 {
@@ -25,6 +25,19 @@ static void tell_failed(struct spool_store *store, int rc, const char *what)
     struct err err;
     err_errno(&err, -rc, "%s", what);
     store->o.handlers.failed(store->o.handlers.arg, &err);
+}
+
+/* Room may come back without any event of ours: whoever lends asks again in a moment. */
+static void on_retry(void *arg)
+{
+    struct spool_store *store = arg;
+    store->o.handlers.spare(store->o.handlers.arg);
+}
+
+static void make_failed(struct spool_store *store, int rc, const char *what)
+{
+    tell_failed(store, rc, what);
+    loop_timer_set(store->retry, MAKE_RETRY_MS);
 }
 
 /* ---- segments ---- */
@@ -141,7 +154,7 @@ static void make_segment_done(struct worker_job *job)
             store_disk(store)->unlink(store_disk(store), name);
             s->fd = -1;
         }
-        tell_failed(store, m->result, "cannot make a segment of the spool");
+        make_failed(store, m->result, "cannot make a segment of the spool");
     }
     free(m);
 }
@@ -229,7 +242,7 @@ static void make_bodies_done(struct worker_job *job)
             store_disk(store)->close(store_disk(store), m->fd[i]);
     }
     if (m->result < 0)
-        tell_failed(store, m->result, "cannot make files for large messages in the spool");
+        make_failed(store, m->result, "cannot make files for large messages in the spool");
     else
         store->o.handlers.spare(store->o.handlers.arg);
     free(m);
@@ -627,6 +640,8 @@ int spool_store_open(const struct spool_store_options *options, struct spool_sto
     if (rc == 0 && !options->disk)
         rc = make_folders(store, err);
     if (rc == 0)
+        rc = loop_timer_new(options->loop, on_retry, store, &store->retry, err);
+    if (rc == 0)
         rc = worker_pool_new(options->loop, "spool-maker", 1, 4096, &store->maker, err);
     if (rc == 0)
         rc = recover_journal(store, err);
@@ -674,6 +689,7 @@ void spool_store_free(struct spool_store **store_at)
     if (!store)
         return;
     worker_pool_free(&store->maker);
+    loop_timer_free(&store->retry);
     journal_close(store);
     recover_forget(store);
     for (size_t i = 0; i < store->n_segments; i++) {

@@ -101,6 +101,7 @@ struct spool_store {
     struct body *bodies;
     uint64_t next_number, next_body;
     struct worker_pool *maker;
+    struct loop_timer *retry;      /* after a failure to make something */
     unsigned making_segments, making_bodies;
     unsigned wanted_segments, wanted_bodies;
     struct journal journal;
