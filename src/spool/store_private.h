@@ -101,6 +101,7 @@ struct spool_store {
     struct body *bodies;
     uint64_t next_number, next_body;
     struct worker_pool *maker;
+    struct loop_timer *retry;      /* after a failure to make something */
     unsigned making_segments, making_bodies;
     unsigned wanted_segments, wanted_bodies;
     struct journal journal;
@@ -116,6 +117,9 @@ static inline const struct spool_disk *store_disk(const struct spool_store *stor
 }
 
 /* ---- store.c ---- */
+/* The handler `failed` with "what: strerror". */
+void store_tell_failed(struct spool_store *store, int rc, const char *what);
+unsigned store_count_segments(const struct spool_store *store, enum segment_state state);
 struct spool_segment *store_add_segment(struct spool_store *store, uint32_t slot);
 struct spool_segment *store_segment(struct spool_store *store, uint64_t number);
 void store_segment_name(uint32_t slot, char ret_name[32]);
@@ -127,6 +131,9 @@ void store_close_segment(struct spool_store *store, struct spool_segment *segmen
 /* One message of it is durably settled, or was never alive. */
 void store_maybe_finished(struct spool_store *store, struct spool_segment *segment);
 void store_free_body(struct spool_store *store, uint64_t number);
+/* ---- store_make.c ---- */
+/* NULL: there is no such body. */
+struct body *store_body(struct spool_store *store, uint64_t number);
 struct body *store_add_body(struct spool_store *store, uint64_t number, enum body_state state);
 
 /* ---- store_journal.c ---- */

@@ -184,7 +184,8 @@ def test_full_disk(tmp_path):
     try:
         # The next hop hangs, so that mail stays: the spool fills with messages.
         p.write(TEXT.replace("smtpd_processes = 1", "smtpd_processes = 1\nsegment_size = \"2M\"").replace(
-            'deliver = "maildir:{dir}/mail/%u"', 'deliver = "lmtp:127.11.9.9:24"'))
+            'deliver = "maildir:{dir}/mail/%u"', 'deliver = "lmtp:127.11.9.9:24"')
+            + domain("other.test", deliver="maildir:{dir}/mail/%u"))  # so that the folder is within the sandbox from the start
         p.cli("setup")
         p.start()
 

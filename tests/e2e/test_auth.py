@@ -337,6 +337,7 @@ def test_lock_out(pki):
             assert reply.code in (454, 535, 421), f"locked out, although the password is right: {reply}"
         with session(good) as w:
             w.auth_plain("alice", PASSWORD, code=235)
+        p.log.wait(r"\bauth\.accept\b")
         accepted = p.log.find(r"\bauth\.accept\b")
         rejected = p.log.find(r"\bauth\.reject\b")
         assert len(accepted) == 1 and len(rejected) == 5, accepted + rejected
