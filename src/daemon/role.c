@@ -244,7 +244,10 @@ static int close_sandbox(struct role_process *process, struct err *err)
         log_event(ctx->log, LOG_LEVEL_NOTICE, "role.sandbox.partial", "%s", missing);
     if (rc == 0 && process->role->begin)
         rc = process->role->begin(ctx, err);
-    return rc == 0 ? sandbox_filter(&sandbox, err) : rc;
+    if (rc == 0)
+        rc = sandbox_filter(&sandbox, err);
+    sandbox_done(&sandbox);
+    return rc;
 }
 
 /* As many descriptors as the hard limit allows: each session is one. */

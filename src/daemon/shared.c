@@ -63,6 +63,15 @@ struct shared *shared_map(int fd, unsigned index)
     return shared;
 }
 
+void shared_unmap(struct shared **shared)
+{
+    if (!*shared)
+        return;
+    munmap((*shared)->table, sizeof(struct table));
+    free(*shared);
+    *shared = NULL;
+}
+
 static void lock_slot(struct slot *slot)
 {
     for (unsigned spins = 0; atomic_exchange_explicit(&slot->lock, 1, memory_order_acquire); spins++) {

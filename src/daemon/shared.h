@@ -19,6 +19,9 @@ int shared_create(void);
 /* For the process of this index, whose earlier counts are cleared. NULL with errno set; `fd` may be closed. */
 struct shared *shared_map(int fd, unsigned index);
 
+/* NULL is fine. */
+void shared_unmap(struct shared **shared);
+
 /* Counts a new session of this address unless `conf` says it is one too many. *ret_slot goes to shared_session_end(). */
 enum limit_session shared_session_begin(struct shared *shared, const struct conf *conf,
                                         const unsigned char address[16], int *ret_slot);

@@ -34,6 +34,13 @@ void sandbox_allow(struct sandbox *sandbox, enum sandbox_right right, const char
     sandbox->path[sandbox->n_paths++].right = right;
 }
 
+void sandbox_done(struct sandbox *sandbox)
+{
+    for (size_t i = 0; i < sandbox->n_paths; i++)
+        free((char *)(uintptr_t)sandbox->path[i].path);
+    sandbox->n_paths = 0;
+}
+
 void sandbox_not_dumpable(void)
 {
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);

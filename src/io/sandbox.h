@@ -26,9 +26,11 @@ struct sandbox {
     size_t n_paths;
 };
 
-/* The path is copied (and stays so: a process has one sandbox). One that does not exist is left out silently (a folder
+/* The path is copied. One that does not exist is left out silently (a folder
  * may appear later under a listed parent). */
 void sandbox_allow(struct sandbox *sandbox, enum sandbox_right right, const char *path);
+/* Gives the copies of the paths back. */
+void sandbox_done(struct sandbox *sandbox);
 /* First half: user, root folder, Landlock. No return from here. The kernel holds threads one by one: worker threads
  * (io/worker.h) that are there already are held too, and all that are made after it; a library's own threads are not,
  * unless they are made after it. ret_missing (may be NULL): one line that says what this kernel or user lacks. */

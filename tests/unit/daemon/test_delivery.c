@@ -508,6 +508,7 @@ static void begin_with_ca(const char *domains, const char *ca_pem)
     struct sandbox sandbox = { 0 };
     role_delivery.sandbox(&t.ctx, &sandbox);
     assert_true(sandbox.may_connect && sandbox.may_open);
+    sandbox_done(&sandbox);
     int page_fd = spool_page_create();
     t.page = spool_page_map(page_fd);
     close(page_fd);

@@ -63,6 +63,8 @@ static void test_limits_hold_across_processes(void **state)
     shared_session_end(b, slot[1]);
     assert_int_equal(begin(a, 1, &slot[1]), LIMIT_SESSION_OK);
     assert_int_equal(shared_sessions(b), 10);
+    shared_unmap(&a);
+    shared_unmap(&b);
 }
 
 /* The successor of a process that died gives back its sessions, and no others. */
@@ -75,11 +77,14 @@ static void test_successor_gives_back(void **state)
         assert_int_equal(begin(a, 1, &slot), LIMIT_SESSION_OK);
     assert_int_equal(begin(b, 1, &slot), LIMIT_SESSION_OK);
     assert_int_equal(begin(b, 1, &slot), LIMIT_SESSION_ADDRESS);
+    shared_unmap(&a); /* as its process is gone */
     a = shared_map(fd, 0);
     assert_int_equal(shared_sessions(a), 1);
     assert_int_equal(begin(a, 1, &slot), LIMIT_SESSION_OK);
     assert_int_equal(begin(a, 1, &slot), LIMIT_SESSION_OK);
     assert_int_equal(begin(a, 1, &slot), LIMIT_SESSION_ADDRESS);
+    shared_unmap(&a);
+    shared_unmap(&b);
 }
 
 /* Addresses that share a slot do not give each other more than they have: fill many, then empty all. */
@@ -105,6 +110,7 @@ static void test_many_addresses(void **state)
         for (int k = 0; k < 3; k++)
             shared_session_end(a, slot[i][k]);
     assert_int_equal(shared_sessions(a), 0);
+    shared_unmap(&a);
 }
 
 static void test_many_processes_at_once(void **state)
@@ -136,6 +142,7 @@ static void test_many_processes_at_once(void **state)
     limits.max_sessions_per_address = PROCESSES;
     assert_int_equal(begin(late, 7, &slot), LIMIT_SESSION_ADDRESS);
     assert_int_equal(begin(late, 8, &slot), LIMIT_SESSION_OK);
+    shared_unmap(&late);
 }
 
 static void test_index_out_of_range(void **state)
