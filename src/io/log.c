@@ -109,7 +109,7 @@ int log_new(struct loop *loop, const char *process, const struct log_options *op
     if (gethostname(log->host, sizeof log->host - 1) != 0 || !log->host[0])
         str_copy(STR("localhost"), log->host, sizeof log->host);
     if (loop) {
-        int rc = loop_turn_new(loop, LOOP_TURN_WRITE, on_turn, log, &log->turn, err);
+        int rc = loop_turn_new(loop, LOOP_TURN_LOG, on_turn, log, &log->turn, err);
         if (rc < 0) {
             free(log);
             return rc;
@@ -451,7 +451,7 @@ int log_stream_new(struct loop *loop, int fd, struct log_stream **ret_stream, st
     buf_init(&stream->pending, PENDING_MAX_BYTES);
     stream->fd = fd;
     stream->regular = is_regular(fd);
-    int rc = loop_turn_new(loop, LOOP_TURN_WRITE, on_stream_turn, stream, &stream->turn, err);
+    int rc = loop_turn_new(loop, LOOP_TURN_LOG, on_stream_turn, stream, &stream->turn, err);
     if (rc < 0) {
         free(stream);
         return rc;

@@ -46,9 +46,10 @@ int loop_wake_new(struct loop *loop, void (*woken)(void *arg), void *arg, struct
 void loop_wake_send(struct loop_wake *wake);
 void loop_wake_free(struct loop_wake **wake);
 
-/* Called at the end of every turn, before the loop sleeps: first those that work on what a turn gathered, then those
- * that write it out (channels, logs), so that what the first ones send leaves in the same turn. */
-enum loop_turn_order { LOOP_TURN_WORK, LOOP_TURN_WRITE, LOOP_TURN_ORDERS };
+/* Called at the end of every turn, before the loop sleeps: first those that work on what a turn gathered, then logs,
+ * then channels: what the first ones send leaves in the same turn, and a line is out before another process can go on
+ * from what it tells. */
+enum loop_turn_order { LOOP_TURN_WORK, LOOP_TURN_LOG, LOOP_TURN_WRITE, LOOP_TURN_ORDERS };
 int loop_turn_new(struct loop *loop, enum loop_turn_order order, void (*turned)(void *arg), void *arg,
                   struct loop_turn **ret_turn, struct err *err);
 void loop_turn_free(struct loop_turn **turn);
