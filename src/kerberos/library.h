@@ -1,0 +1,22 @@
+/* library: what the process does once before any other call of this room.
+ *
+ * MIT krb5 reads $KRB5_CONFIG whenever it makes a context, that is inside every GSS-API call, and it is ignored in a
+ * process with file capabilities or set-user-id (AT_SECURE). So it is set once, before threads exist, and the file must
+ * stay readable afterwards.
+ *
+ * What must stay readable (Landlock) for a process that accepts: the krb5.conf named here (and what it includes), the
+ * folder of the replay cache (read, write, create), /etc/gss. For one that initiates also: /etc/hosts,
+ * /etc/resolv.conf, /etc/nsswitch.conf, /etc/host.conf, /etc/gai.conf, and the folder of plug-ins (see krb_warm_up);
+ * sockets to KDCs, port 88 UDP and TCP. A process that only imports contexts (smtpd) needs krb5.conf alone, and it may
+ * be empty. Keytabs are not among them: they come as descriptors (keytab.h). System calls beside the usual:
+ * getrandom, fcntl locks (F_OFD_SETLKW) on the replay cache, poll, statfs-free stat calls, uname (host name). */
+#pragma once
+#include "base/err.h"
+
+/* Sets KRB5_CONFIG; NULL leaves the system's (/etc/krb5.conf). No threads may exist yet. ERR_CONFIG when the file cannot
+ * be read or is not a krb5.conf; the sentence names it. */
+int krb_init(const char *config_path, struct err *err);
+/* Loads now what krb5 would load late with dlopen(): GSS mechanisms of /etc/gss/mech.d and preauth plug-ins of
+ * LIBDIR/krb5/plugins. Call it before the sandbox closes, after krb_init(). Needs no KDC and opens no socket. What was
+ * loaded stays for the life of the process. */
+int krb_warm_up(struct err *err);
