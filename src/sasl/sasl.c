@@ -43,6 +43,23 @@ bool sasl_list_has(struct str list, struct str name)
     return false;
 }
 
+const char *sasl_layer_kind_name(enum sasl_layer_kind kind)
+{
+    static const char *const names[] = {
+        [SASL_LAYER_NONE] = "none",
+        [SASL_LAYER_GSS_INTEGRITY] = "gss-integrity",
+        [SASL_LAYER_GSS_CONFIDENTIALITY] = "gss-confidentiality",
+        [SASL_LAYER_NTLM_SIGN] = "ntlm-sign",
+        [SASL_LAYER_NTLM_SEAL] = "ntlm-seal",
+    };
+    return names[kind];
+}
+
+bool sasl_layer_is_confidential(enum sasl_layer_kind kind)
+{
+    return kind == SASL_LAYER_GSS_CONFIDENTIALITY || kind == SASL_LAYER_NTLM_SEAL;
+}
+
 bool sasl_nonce_text(const unsigned char octets[SASL_NONCE_BYTES], char ret_text[SASL_NONCE_TEXT + 1])
 {
     struct buf text;

@@ -260,6 +260,7 @@ static void go_on(struct session *session, enum sasl_action action, struct sasl_
     case SASL_DONE:
         accept_user(session, step);
         return;
+    case SASL_CHECK_NTLM: /* no mechanism of the table asks for it */
     case SASL_FAILED:
         fail(session, step, NULL);
         return;
