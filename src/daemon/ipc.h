@@ -74,8 +74,13 @@ enum ipc_file_kind {
     IPC_FILE_SPOOL_LOCK,   /* only to be kept open */
     IPC_FILE_CONTROL,      /* listening control socket, to queue */
     IPC_FILE_CA,           /* trust anchors, PEM */
+    IPC_FILE_KEYTAB,       /* name = server, domain or realm, detail = enum ipc_keytab: to auth only; comes again,
+                              between GO and the next CONFIG, whenever the file has changed */
+    IPC_FILE_IDENTITY,     /* name = identity block with a table: to auth only */
     IPC_FILE_KINDS,
 };
+/* Whose keytab it is. */
+enum ipc_keytab { IPC_KEYTAB_SERVER, IPC_KEYTAB_DOMAIN, IPC_KEYTAB_DIRECTORY, IPC_KEYTABS };
 struct ipc_file {
     enum ipc_file_kind kind;
     uint8_t detail;
@@ -118,7 +123,8 @@ bool ipc_get_auth_start(struct str body, struct ipc_auth_start *ret);
 
 /* IPC_AUTH_DONE */
 enum ipc_auth_result { IPC_AUTH_ACCEPTED, IPC_AUTH_REJECTED, IPC_AUTH_TEMPORARY, IPC_AUTH_CANCELLED, IPC_AUTH_RESULTS };
-enum { IPC_RIGHT_SUBMIT = 1, IPC_RIGHT_RELAY = 2, IPC_RIGHT_ANY_SENDER = 4 };
+enum { IPC_RIGHT_SUBMIT = 1, IPC_RIGHT_RELAY = 2, IPC_RIGHT_ANY_SENDER = 4,
+       IPC_RIGHT_HEADERS = 8 /* header fields of strip_headers stay */, IPC_RIGHT_SIZE = 16 /* no limit of size */ };
 struct ipc_auth_done {
     enum ipc_auth_result result;
     uint16_t code;             /* SMTP reply */
