@@ -13,10 +13,10 @@ enum { SENDER_TEXT_MAX = 32 * 1024 };
 /* Is there anything to check here? `send_as` is that of the host's access_rules. */
 bool sender_is_restricted(const struct conf *conf, enum conf_send_as send_as);
 
-/* The addresses of a result in one text, separated by spaces, for the way between processes. False: no memory, or
- * they did not all fit into SENDER_TEXT_MAX; those that did are there. */
+/* The addresses of a result without its mailbox, separated by spaces: what goes beside the mailbox to smtpd. False:
+ * no memory, or they did not all fit into SENDER_TEXT_MAX; those that did are there. */
 bool sender_text(const struct identity_result *result, struct buf *into);
 
-/* `sender` without <>; empty is the null sender, which everybody may use (bounces, read receipts). Letters of either
- * case are the same. */
-bool sender_is_allowed(struct str addresses, uint32_t rights, struct str sender);
+/* `mailbox` and `senders` as auth sent them; empty: none. `sender` stands without <>; empty is the null sender, which
+ * everybody may use (bounces, read receipts). Letters of either case are the same. */
+bool sender_is_allowed(struct str mailbox, struct str senders, uint32_t rights, struct str sender);
