@@ -21,7 +21,9 @@ static bool is_written(const struct conf_node *block, const char *name)
 /* What a server, or one of its hosts, offers. */
 struct offer {
     const struct conf_server *server;
-    const struct conf_node *server_node, *node; /* node: of the host, or the server's again */
+    bool keytab, certificate;                   /* of the server; looked for once: its node may have many hosts */
+    bool top;                                   /* node is the server's */
+    const struct conf_node *node;               /* of the host, or the server's */
     const char *who;                            /* "server \"…\"" or "host \"…\"" */
     struct conf_strings mechanisms;
     bool exps, login_line;
@@ -32,11 +34,9 @@ struct offer {
 
 static void check_kerberos_offer(struct conf_draft *d, const struct offer *o)
 {
-    bool keytab = o->server->keytab || is_written(o->server_node, "keytab");
     bool ntlm = names(o->mechanisms, "NTLM"), spnego = names(o->mechanisms, "GSS-SPNEGO");
     const char *without = names(o->mechanisms, "GSSAPI") ? "GSSAPI" : spnego && !ntlm ? "GSS-SPNEGO" : NULL;
-    bool here = o->node == o->server_node || conf_check_written(o->node->child, "mechanisms");
-    if (without && !keytab && here)
+    if (without && !o->keytab && (o->top || is_written(o->node, "mechanisms")))
         conf_mistake_add(d->mistakes, conf_check_place(o->node, "mechanisms"), "keytab",
                          "add keytab = \"FILE\" to the server",
                          "%s offers %s, and server \"%s\" has no keytab", o->who, without, o->server->name);
@@ -44,24 +44,22 @@ static void check_kerberos_offer(struct conf_draft *d, const struct offer *o)
 
 static void check_offer(struct conf_draft *d, const struct offer *o)
 {
-    bool certificate = o->server->certificate || is_written(o->server_node, "certificate");
     bool layers = names(o->mechanisms, "GSSAPI") || names(o->mechanisms, "GSS-SPNEGO") || names(o->mechanisms, "NTLM");
-    bool top = o->node == o->server_node;
     check_kerberos_offer(d, o);
-    if (o->exps && !layers && !names(o->mechanisms, "LOGIN") && (top || is_written(o->node, "exps")))
+    if (o->exps && !layers && !names(o->mechanisms, "LOGIN") && (o->top || is_written(o->node, "exps")))
         conf_mistake_add(d->mistakes, conf_check_place(o->node, "exps"), "mechanisms",
                          "add GSSAPI, GSS-SPNEGO, NTLM or LOGIN to mechanisms",
                          "exps = true, and %s has no mechanism for X-EXPS", o->who);
-    if (o->login_line && !names(o->mechanisms, "LOGIN") && (top || is_written(o->node, "login_line")))
+    if (o->login_line && !names(o->mechanisms, "LOGIN") && (o->top || is_written(o->node, "login_line")))
         conf_mistake_add(d->mistakes, conf_check_place(o->node, "login_line"), "mechanisms", "add LOGIN to mechanisms",
                          "login_line = true, and %s does not offer LOGIN", o->who);
-    if (o->binding == CONF_BINDING_REQUIRE && !certificate && (top || is_written(o->node, "channel_binding")))
+    if (o->binding == CONF_BINDING_REQUIRE && !o->certificate && (o->top || is_written(o->node, "channel_binding")))
         conf_mistake_add(d->mistakes, conf_check_place(o->node, "channel_binding"), "certificate",
                          "add certificate = \"FILE\" (and key = \"FILE\")",
                          "channel_binding = \"require\" binds logins to TLS, and server \"%s\" has no certificate",
                          o->server->name);
     bool tls = o->accept == CONF_ACCEPT_TLS || o->accept == CONF_ACCEPT_AUTH_TLS;
-    if (tls && o->encryption != CONF_ENCRYPTION_TLS && !certificate && !layers)
+    if (tls && o->encryption != CONF_ENCRYPTION_TLS && !o->certificate && !layers)
         conf_mistake_add(d->mistakes, conf_check_place(o->node, "accept"), "mechanisms",
                          "add a certificate, or GSSAPI, GSS-SPNEGO or NTLM to mechanisms",
                          "nobody can encrypt: %s has no certificate and no mechanism with a layer", o->who);
@@ -70,7 +68,9 @@ static void check_offer(struct conf_draft *d, const struct offer *o)
 static void check_server(struct conf_draft *d, const struct conf_server *server,
                          const struct conf_server_origin *origin)
 {
-    struct offer o = { .server = server, .server_node = origin->node, .node = origin->node,
+    struct offer o = { .server = server, .top = true, .node = origin->node,
+                       .keytab = server->keytab || is_written(origin->node, "keytab"),
+                       .certificate = server->certificate || is_written(origin->node, "certificate"),
                        .who = arena_printf(d->scratch, "server \"%s\"", server->name),
                        .mechanisms = server->mechanisms, .exps = server->exps, .login_line = server->login_line,
                        .binding = server->channel_binding, .encryption = server->encryption,
@@ -79,11 +79,12 @@ static void check_server(struct conf_draft *d, const struct conf_server *server,
     if (!o.who)
         return;
     check_offer(d, &o);
-    if (server->spn.n && !server->keytab && !is_written(origin->node, "keytab"))
+    if (server->spn.n && !o.keytab)
         conf_mistake_add(d->mistakes, conf_check_place(origin->node, "spn"), "keytab", "add keytab = \"FILE\"",
                          "server \"%s\" has an spn and no keytab", server->name);
     for (size_t i = 0; i < server->n_hosts; i++) {
         const struct conf_host *host = &server->host[i];
+        o.top = false;
         o.node = origin->host[i];
         o.who = arena_printf(d->scratch, "host \"%s\"", host->network);
         o.mechanisms = host->mechanisms;

@@ -115,16 +115,17 @@ static void text_simple(const struct dump *d, struct buf *into)
     }
 }
 
-/* A route has no recipients, a domain of ours no TLS towards a next hop: the reader refuses them. */
+/* A route has no recipients, a domain of ours no TLS towards a next hop, and without a login there is none to
+ * seal: the reader refuses them. */
 static bool is_stranger(const struct conf_domain *domain, struct str line)
 {
-    static const char *const of_routes[] = { "tls = ", "via = ", "target_spn = ", "seal = " };
-    if (!domain->deliver)
-        return str_starts(str_trim(line), STR("recipients = "));
-    for (size_t i = 0; i < sizeof of_routes / sizeof *of_routes; i++)
-        if (str_starts(str_trim(line), str_of(of_routes[i])))
+    static const char *const of_routes[] = { "tls = ", "via = " }, *const of_logins[] = { "target_spn = ", "seal = " };
+    struct str option = str_trim(line);
+    for (size_t i = 0; i < 2; i++)
+        if ((domain->deliver && str_starts(option, str_of(of_routes[i])))
+            || (!domain->auth && str_starts(option, str_of(of_logins[i]))))
             return true;
-    return false;
+    return !domain->deliver && str_starts(option, STR("recipients = "));
 }
 
 static void text_dump(const struct dump *d, struct buf *into)
@@ -242,7 +243,7 @@ static json_t *json_dump(const struct dump *d)
                                                    block->where == CONF_DIRECTORY ? "realm" : "name", item.title,
                                                    item.place, NULL));
         }
-        if (plural[block->where])
+        if (plural[block->where] && (json_array_size(list) || !d->non_default))
             json_object_set_new(top, plural[block->where], list);
         else
             json_decref(list);
