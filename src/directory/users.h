@@ -40,8 +40,8 @@ struct users_verifier {
     uint32_t iterations;
     unsigned char stored_key[USERS_KEY_BYTES];
     unsigned char server_key[USERS_KEY_BYTES];
-    /* Only for writing; users_find() leaves them empty. Without it the user has no NTLM. */
-    bool has_nt_hash;
+    /* Only for writing; users_find() leaves them empty. */
+    uint32_t nt_hash_bytes; /* 0: the user has no NTLM; or USERS_NT_HASH_BYTES */
     unsigned char nt_hash[USERS_NT_HASH_BYTES];
 };
 

@@ -65,6 +65,9 @@ struct ntlm_proof {
     struct str server_challenge; /* 8 octets: what the responses answer (mixed with the client's for version 1 with ESS) */
     struct str nt_response, lm_response;
     unsigned version;            /* 1 or 2 */
+    /* For the log; to be believed only when the proof is right: */
+    struct str target;           /* "SMTPSVC/mail.corp.test": whom the client believes to talk to; empty: it does not say */
+    bool has_mic, has_binding;   /* the client protects its messages; it has bound itself to a TLS channel */
 };
 
 /* Wall time (milliseconds since 1970) as FILETIME. */

@@ -4,6 +4,7 @@
  * direction has one RC4 stream and one counter; a message that is lost, repeated or changed ends it: after a failure
  * every later call fails. Only extended session security with 128-bit keys is known here. Wipes itself. */
 #pragma once
+#include "sasl/layer.h"
 #include "sasl/ntlm_crypto.h"
 
 enum { NTLM_SEAL_SIGNATURE_BYTES = 16, NTLM_SEAL_EXPORT_MAX = 128 };
@@ -22,6 +23,10 @@ struct ntlm_seal {
     bool broken;
 };
 
+/* One direction's keys from the session key, of the strength that the flags say (section 3.4.5). For ntlm_seal_init(),
+ * which wants all 128 bits. */
+bool ntlm_seal_keys(struct ntlm_seal_way *way, const unsigned char exported_key[NTLM_HASH_BYTES], uint32_t flags,
+                    bool by_client);
 /* False: the flags lack ESS or 128 bits, or the crypto library failed. Zeroed or finished before. */
 bool ntlm_seal_init(struct ntlm_seal *seal, const unsigned char exported_key[NTLM_HASH_BYTES], uint32_t flags, bool is_client);
 void ntlm_seal_done(struct ntlm_seal *seal);
@@ -37,3 +42,5 @@ bool ntlm_seal_restart(struct ntlm_seal *seal);
  * The importer must have called ntlm_crypto_init(). */
 bool ntlm_seal_export(const struct ntlm_seal *seal, struct buf *out);
 bool ntlm_seal_import(struct str octets, struct ntlm_seal *ret_seal);
+/* For sasl_layer_new(): the seal is the context, and lives as long as the layer. `confidential`: sealed, else signed. */
+struct sasl_layer_ops ntlm_seal_layer_ops(struct ntlm_seal *seal, bool confidential);

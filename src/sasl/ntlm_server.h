@@ -14,6 +14,7 @@
  * NTLMv1 (and LM) is refused unless allowed, anonymous always. NTLM_SEAL is granted in the challenge only if
  * `offer_seal`; NTLM_SIGN is always echoed, because clients set it without meaning to sign a stream of SMTP. */
 #pragma once
+#include "sasl/ntlm_message.h"
 #include "sasl/ntlm_seal.h"
 #include "sasl/sasl.h"
 
@@ -48,6 +49,8 @@ struct ntlm_server_options {
 struct ntlm_server {
     unsigned char phase;
     bool binding_required, offer_seal, allow_v1;
+    bool in_domain;
+    char realm[NTLM_NAME_MAX + 1]; /* the target name that we send: the domain, or without one ourselves */
     enum ntlm_cause cause;
     uint32_t flags;              /* negotiated */
     unsigned char server_challenge[NTLM_CHALLENGE_BYTES], effective_challenge[NTLM_CHALLENGE_BYTES];
@@ -55,11 +58,9 @@ struct ntlm_server {
     size_t n_bindings;
     struct buf negotiate, challenge, authenticate;
     struct buf names, info;      /* our own names; the AV pairs that we send */
-    char target_text[4 * NTLM_NAME_MAX + 1]; /* what the client believes to talk to, for the log */
-    struct str target;
-    char user[NTLM_NAME_MAX + 1], domain[NTLM_NAME_MAX + 1], workstation[NTLM_NAME_MAX + 1];
-    struct str encrypted_key;    /* a view into `authenticate` */
-    size_t header_bytes;
+    char user[NTLM_NAME_MAX + 1], domain[NTLM_NAME_MAX + 1], workstation[NTLM_NAME_MAX + 1], target[NTLM_NAME_MAX + 1];
+    struct ntlm_authenticate message; /* views into `authenticate`, as are the next two */
+    struct ntlm_avs avs;
     struct ntlm_proof proof;
     unsigned char exported_key[NTLM_HASH_BYTES];
     bool has_key;
