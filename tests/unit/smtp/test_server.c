@@ -304,7 +304,7 @@ static void test_layer_refuses_what_came_in_clear(void **state)
         smtp_server_auth_done_layer(s, 0, NULL, NULL);
         assert_true(smtp_server_closed(s));
         assert_false(smtp_server_authenticated(s));
-        struct str refusal = STR("501 5.5.1 Nothing may follow a login that starts a security layer\r\n");
+        struct str refusal = STR("501 5.5.1 mx.test Nothing may follow a login that starts a security layer\r\n");
         assert_true(str_eq(buf_str(smtp_server_output(s)), refusal));
         assert_int_equal(feed(s, STR_NONE, 0).type, SMTP_SERVER_CLOSE);
         smtp_server_free(s);
