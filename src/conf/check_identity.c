@@ -237,7 +237,7 @@ static void check_mailbox(struct conf_draft *d, const struct conf_identity *rule
 {
     regex_t compiled;
     size_t groups = 9, at = str_find(str_of(rule->mailbox), '@');
-    if (rule->match && regcomp(&compiled, rule->match, REG_EXTENDED | REG_ICASE) == 0) {
+    if (rule->match && regcomp(&compiled, rule->match, REG_EXTENDED) == 0) {
         groups = compiled.re_nsub;
         regfree(&compiled);
     }
@@ -356,6 +356,10 @@ static void check_peers(struct conf_draft *d, const struct conf_peers *peers, co
     if (peers->principals.n == 0 && !is_written(node, "principals"))
         conf_mistake_add(d->mistakes, node->place, "principals", "add principals = {\"MX1$@CORP.TEST\"}",
                          "peers \"%s\" names nobody", peers->name);
+    for (size_t i = 0; i < peers->principals.n; i++)
+        if (strchr(peers->principals.item[i], '*'))
+            conf_mistake_add(d->mistakes, conf_check_place(node, "principals"), "principals", "name each of them",
+                             "principals: \"%s\" stands for itself, there is no *", peers->principals.item[i]);
     if (peers->rights.n == 0 && !is_written(node, "rights"))
         conf_mistake_add(d->mistakes, node->place, "rights", "add rights = {\"relay\", \"any-sender\"}",
                          "peers \"%s\" gives no rights", peers->name);

@@ -122,7 +122,7 @@ bool form_match(struct str value, char hint[CONF_HINT_BYTES])
             return wrong(hint, "a group can be named in mailbox, not within the expression");
     }
     regex_t compiled;
-    int rc = regcomp(&compiled, text, REG_EXTENDED | REG_ICASE);
+    int rc = regcomp(&compiled, text, REG_EXTENDED);
     if (rc) {
         regerror(rc, &compiled, why, sizeof why);
         return wrong(hint, why);

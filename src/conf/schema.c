@@ -352,7 +352,7 @@ const struct conf_option conf_schema[] = {
       .help = "The mailbox is the name of the login at this domain.\nNames of machines and services have none." },
     { .where = CONF_IDENTITY, .name = "match", .type = CONF_STRING, .offset = IDENTITY(match), .form = form_match,
       .example = "\"^svc-(.*)@CORP\\\\.TEST$\"",
-      .help = "A POSIX extended regular expression for the whole principal; letters of either case.\n"
+      .help = "A POSIX extended regular expression for the whole principal; the case of letters counts.\n"
               "Needs\n.Ic mailbox\nor\n.Ic reject ." },
     { .where = CONF_IDENTITY, .name = "mailbox", .type = CONF_STRING, .offset = IDENTITY(mailbox), .form = form_any,
       .example = "\"\\\\1@corp.test\"",

@@ -7,7 +7,8 @@
  *   NTLM      CORP\alice, alice with CORP.TEST, alice@corp.test   -> alice@CORP.TEST
  *   store     alice@corp.test, CORP\alice                         -> alice@CORP.TEST, where that realm is known
  *             alice, bob@elsewhere.test                           -> as it is: no realm
- * A realm is known when a directory or identity block names it; its NT name is `netbios`.
+ * A realm is known when a directory or identity block names it; its NT name is `netbios`. An NT domain that is not
+ * known stays in front of the name, so that its alice is nobody else's.
  *
  * Rules (identity blocks) are tried in the order of the file; the first that gives a mailbox, or rejects, ends
  * it. All octets of a login, a table and a directory's answer are taken for hostile: bounded, and an address with
@@ -21,7 +22,7 @@ enum {
     IDENTITY_NAME_MAX = 512,       /* octets of a login's name */
     IDENTITY_ADDRESS_MAX = 320,
     IDENTITY_ADDRESSES_MAX = 256,  /* of one login; what is beyond is left out, and a step says so */
-    IDENTITY_TABLE_MAX = 64 << 20, /* octets of a table */
+    IDENTITY_TABLE_MAX = 16 << 20, /* octets of a table */
 };
 
 /* Rights; the numbers are those of IPC_RIGHT_… in daemon/ipc.h. */
@@ -46,8 +47,12 @@ struct identity_login {
     struct str domain; /* NTLM: NT name or DNS name of the domain; empty: it stands in the name, or nowhere */
 };
 
-/* The rules of one snapshot, compiled. Read-only once the tables are in, then any thread may use them. */
+/* What a name on a command line most likely means: CORP\alice NTLM's, alice@CORP.TEST Kerberos', alice the store's.
+ * `name` must outlive the login. */
 struct identity_rules;
+struct identity_login identity_login_of(const struct identity_rules *rules, struct str name);
+
+/* The rules of one snapshot, compiled. Read-only once the tables are in, then any thread may use them. */
 int identity_rules_new(const struct conf *conf, struct identity_rules **ret_rules, struct err *err);
 /* The contents of a table; `name` is the title of its identity block. ERR_SYNTAX names the line, ERR_ABSENT: there
  * is no such block. A rule whose table never came answers IDENTITY_LATER. */
