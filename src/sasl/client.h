@@ -41,6 +41,8 @@ int sasl_client_step(struct sasl_client *client, struct str challenge, struct st
 bool sasl_client_complete(const struct sasl_client *client);
 /* What starts after the server's reply 235; only when complete. */
 struct sasl_layer_choice sasl_client_layer(const struct sasl_client *client);
+/* As sasl_server_layer_state(). */
+bool sasl_client_layer_state(struct sasl_client *client, struct buf *out);
 
 /* A mechanism's client side. `state` is state_bytes of zeroed memory that is wiped and freed for it. */
 struct sasl_client_ops {
@@ -51,7 +53,8 @@ struct sasl_client_ops {
     int (*step)(void *state, struct str challenge, struct str *ret_response, struct err *err);
     bool (*complete)(const void *state);
     struct sasl_layer_choice (*layer)(const void *state); /* NULL: never one */
+    bool (*layer_state)(void *state, struct buf *out); /* NULL: never has one */
     void (*done)(void *state); /* NULL: nothing but the state's own memory */
 };
 extern const struct sasl_client_ops sasl_client_plain, sasl_client_login, sasl_client_scram, sasl_client_gssapi,
-    sasl_client_gss_spnego;
+    sasl_client_gss_spnego, sasl_client_ntlmssp;

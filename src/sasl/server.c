@@ -180,3 +180,9 @@ enum sasl_action sasl_server_verifier(struct sasl_server *server, enum sasl_verd
     enum sasl_action action = server->mechanism->server->verifier(server->state, verdict, verifier, ret_step);
     return settle(server, action, ret_step);
 }
+
+bool sasl_server_layer_state(struct sasl_server *server, struct buf *out)
+{
+    const struct sasl_server_ops *ops = server->mechanism->server;
+    return server->last.action == SASL_DONE && ops->layer_state && ops->layer_state(server->state, out);
+}

@@ -132,6 +132,10 @@ enum sasl_action sasl_server_verifier(struct sasl_server *server, enum sasl_verd
 enum sasl_action sasl_server_ntlm(struct sasl_server *server, enum sasl_verdict verdict,
                                   const unsigned char session_base_key[SASL_NTLM_KEY_BYTES], struct str canonical,
                                   struct sasl_step *ret_step);
+/* After DONE with a layer of NTLM: what wraps and unwraps the octets of this connection, for another process
+ * (ntlm_seal_import()); a secret. False: there is none here (a layer of GSS-API is exported by whoever filled the table),
+ * or `out` is full. */
+bool sasl_server_layer_state(struct sasl_server *server, struct buf *out);
 
 /* A mechanism's server side. `state` is state_bytes of zeroed memory that is wiped and freed for it. */
 struct sasl_server_ops {
@@ -142,10 +146,11 @@ struct sasl_server_ops {
                                  struct sasl_step *ret_step); /* NULL: never asks */
     enum sasl_action (*ntlm)(void *state, enum sasl_verdict verdict, const unsigned char *session_base_key,
                              struct str canonical, struct sasl_step *ret_step); /* NULL: never asks */
+    bool (*layer_state)(void *state, struct buf *out); /* NULL: never has one */
     void (*done)(void *state); /* NULL: nothing but the state's own memory */
 };
 extern const struct sasl_server_ops sasl_server_plain, sasl_server_login, sasl_server_scram, sasl_server_gssapi,
-    sasl_server_gss_spnego;
+    sasl_server_gss_spnego, sasl_server_ntlmssp;
 
 /* For mechanisms: fills ret_step and returns SASL_FAILED. */
 enum sasl_action sasl_fail(struct sasl_step *ret_step, enum sasl_cause cause);
