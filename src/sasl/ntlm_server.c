@@ -136,11 +136,12 @@ static enum ntlm_action take_negotiate(struct ntlm_server *server, struct str to
     return NTLM_CHALLENGE;
 }
 
-/* A client that cannot do Unicode may still write it: the octets of ASCII text tell. */
+/* A client that says it cannot do Unicode may still write it: the zero in ASCII's second octet tells. */
 static bool get_name(struct str wire, bool unicode, char *dst, struct str *ret_text)
 {
-    return ntlm_text_decode(wire, unicode, dst, NTLM_NAME_MAX + 1, ret_text) ||
-           (!unicode && ntlm_text_decode(wire, true, dst, NTLM_NAME_MAX + 1, ret_text));
+    if (!unicode && wire.n >= 2 && wire.p[1] == 0)
+        unicode = true;
+    return ntlm_text_decode(wire, unicode, dst, NTLM_NAME_MAX + 1, ret_text);
 }
 
 static bool get_names(struct ntlm_server *server)
@@ -151,6 +152,14 @@ static bool get_names(struct ntlm_server *server)
     bool unicode = (flags & NTLM_UNICODE) != 0;
     return get_name(m->user, unicode, server->user, &p->user) && get_name(m->domain, unicode, server->domain, &p->domain) &&
            get_name(m->workstation, unicode, server->workstation, &p->workstation);
+}
+
+static bool is_zero(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] != 0)
+            return false;
+    return true;
 }
 
 /* With extended session security the old answer is to both challenges (MS-NLMP section 3.3.1). */
@@ -171,17 +180,10 @@ static enum ntlm_cause classify1(struct ntlm_server *server)
     if (!server->allow_v1 || server->message.nt_response.n != RESPONSE1_BYTES)
         return NTLM_CAUSE_V1; /* LM alone is never enough */
     server->proof.version = 1;
-    if ((server->flags & NTLM_ESS) && lm.n != RESPONSE1_BYTES)
-        return NTLM_CAUSE_MALFORMED;
+    /* Some negotiate extended session security and then answer as if they had not. */
+    if (lm.n != RESPONSE1_BYTES || !is_zero(str_skip(lm, NTLM_CHALLENGE_BYTES)))
+        server->flags &= ~(uint32_t)NTLM_ESS;
     return !(server->flags & NTLM_ESS) || mix_challenges(server) ? NTLM_CAUSE_NONE : NTLM_CAUSE_INTERNAL;
-}
-
-static bool is_zero(struct str s)
-{
-    for (size_t i = 0; i < s.n; i++)
-        if (s.p[i] != 0)
-            return false;
-    return true;
 }
 
 static enum ntlm_cause classify2(struct ntlm_server *server)
@@ -256,6 +258,14 @@ static bool find_keys(struct ntlm_server *server, const unsigned char *session_b
     return ok;
 }
 
+/* The client seals from now on: then so must we be able to. */
+static enum ntlm_cause check_seal(const struct ntlm_server *server)
+{
+    uint32_t needed = NTLM_ESS | NTLM_128;
+    return !(server->flags & NTLM_SEAL) || (server->has_key && (server->flags & needed) == needed) ? NTLM_CAUSE_NONE
+                                                                                                    : NTLM_CAUSE_MALFORMED;
+}
+
 static enum ntlm_cause check_mic(const struct ntlm_server *server)
 {
     unsigned char want[NTLM_HASH_BYTES];
@@ -311,7 +321,8 @@ enum ntlm_action ntlm_server_verified(struct ntlm_server *server, enum ntlm_verd
         [NTLM_RIGHT] = NTLM_CAUSE_NONE, [NTLM_WRONG] = NTLM_CAUSE_WRONG, [NTLM_UNKNOWN_USER] = NTLM_CAUSE_UNKNOWN_USER,
         [NTLM_CANNOT_TELL] = NTLM_CAUSE_TEMPORARY,
     };
-    static enum ntlm_cause (*const checks[])(const struct ntlm_server *) = { check_mic, check_binding, check_target };
+    static enum ntlm_cause (*const checks[])(const struct ntlm_server *) = { check_mic, check_binding, check_target,
+                                                                            check_seal };
     if (server->phase != PHASE_CHECK)
         return fail(server, NTLM_CAUSE_INTERNAL);
     if (verdict != NTLM_RIGHT)

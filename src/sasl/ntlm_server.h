@@ -32,6 +32,7 @@ enum ntlm_cause {
     NTLM_CAUSE_BINDING_MISMATCH,
     NTLM_CAUSE_BINDING_MISSING,
     NTLM_CAUSE_TARGET,           /* meant for another server: relayed, or a name that we do not know is ours */
+    NTLM_CAUSE_MECH_LIST,        /* inside SPNEGO: its MIC is missing or wrong */
     NTLM_CAUSE_TEMPORARY,
     NTLM_CAUSE_INTERNAL,
     NTLM_CAUSES,

@@ -11,6 +11,7 @@
 static const struct sasl_mechanism mechanisms[] = {
     { "SCRAM-SHA-256-PLUS", SASL_BINDING, 40, &sasl_server_scram, &sasl_client_scram },
     { "SCRAM-SHA-256", 0, 30, &sasl_server_scram, &sasl_client_scram },
+    { "NTLM", SASL_NTLM, 25, &sasl_server_ntlmssp, &sasl_client_ntlmssp },
     { "PLAIN", SASL_CLEARTEXT, 20, &sasl_server_plain, &sasl_client_plain },
     /* SMTP allows LOGIN an initial response: clients send the name in it. */
     { "LOGIN", SASL_CLEARTEXT, 10, &sasl_server_login, &sasl_client_login },

@@ -7,7 +7,7 @@
  *
  * The last token goes to the client where the protocol around can carry one (GSS-SPNEGO sends it as a challenge and gets
  * an empty response; see the caller). mechListMIC: required when NTLM was not the client's first choice; answered when
- * the client sent one. When it cannot be right, the exchange fails with NTLM_CAUSE_MIC. */
+ * the client sent one; otherwise the exchange fails with NTLM_CAUSE_MECH_LIST. After it RC4 begins again. */
 #pragma once
 #include "sasl/ntlm_client.h"
 #include "sasl/ntlm_server.h"
