@@ -3,8 +3,8 @@
  *
  * An event's name has dots ("auth.lockout"); a cause stands behind its event and a slash ("auth.reject/kvno-old", where
  * the log says event=auth.reject cause=kvno-old). Names and numbers are stable: a number is never given to something
- * else, and a name that is no longer used leaves a gap. All texts are ours and constant. Texts in `run` hold
- * placeholders such as {keytab}; catalog_fill() puts in what is known. Pure: no I/O, no allocation. */
+ * else, and a name that is no longer used leaves a gap. All texts are ours and constant. `why` and `run` hold
+ * placeholders such as {keytab}: explain/login.h puts in what is known. Pure: no I/O, no allocation. */
 #pragma once
 #include "base/buf.h"
 
@@ -35,6 +35,7 @@ struct catalog_entry {
     const char *name;                             /* "auth.lockout", "auth.reject/kvno-old" */
     const char *reply;                            /* what the client is told: "454 4.7.0"; NULL: nothing, or it depends */
     const char *happened;                         /* a sentence */
+    const char *why;                              /* of a cause: the log's sentence, with placeholders */
     const char *causes[CATALOG_CAUSES_MAX + 1];   /* the likeliest first; ends with NULL */
     const char *advice;                           /* what to do, in words; NULL: nothing */
     const char *run[CATALOG_RUN_MAX + 1];         /* commands, to look first, then to repair; ends with NULL */

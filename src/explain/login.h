@@ -3,7 +3,7 @@
  * Two composers: login_explain() for logins of clients here (auth.reject, auth.accept), login_explain_outbound() for ours at a
  * next hop (delivery.login.failed). The caller fills in what it knows and leaves the rest zero; every part has words
  * for when it is unknown. What peers said is taken in cut to LOGIN_PART_BYTES octets, control characters and octets
- * that are no UTF-8 as '?'. In `run` a peer's word stands only where a shell takes it as a plain word; otherwise its
+ * that are no UTF-8 as '?'; a name with blanks or quotes stands in single quotes. In `run` a peer's word stands only where a shell takes it as a plain word; otherwise its
  * placeholder in capitals stays, because commands are copied. No secret belongs into the facts. Pure: no I/O, no
  * clock, no allocation; any octets are fit to be facts. */
 #pragma once
@@ -69,7 +69,8 @@ struct login_outbound_facts {
 struct login_words {
     char why[LOGIN_WHY_BYTES]; /* ends with NUL, without a full stop */
     char run[LOGIN_RUN_BYTES]; /* commands, with "; " between them; empty: nothing to run */
-    unsigned number;           /* of the catalogue's entry; 0: the cause is not in it */
+    unsigned number;           /* of the catalogue's entry (2104 is PE-2104); 0: the cause is not in it */
+    enum catalog_level level;  /* that the line deserves */
 };
 
 void login_explain(const struct login_facts *facts, struct login_words *ret_words);
