@@ -73,6 +73,7 @@ static int load_snapshot(struct role_process *process, int fd, uint64_t generati
     conf_set_generation(conf, generation);
     conf_unref(&process->next_conf);
     process->next_conf = conf;
+    process->ctx.snapshot_coming = true;
     return 0;
 }
 
@@ -114,6 +115,7 @@ static void switch_snapshot(struct role_process *process)
     const struct conf *old = process->ctx.conf;
     process->ctx.conf = process->next_conf;
     process->next_conf = NULL;
+    process->ctx.snapshot_coming = false;
     if (process->role->configured)
         process->role->configured(&process->ctx);
     conf_unref(&old);
