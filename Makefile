@@ -25,7 +25,7 @@ bench: all
 fuzz:
 	@tools/fuzz 30
 
-lint:
+lint: all
 	@tools/lint
 
 install: all

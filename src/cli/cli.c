@@ -29,6 +29,23 @@ int cli_write(struct str text)
     return CLI_OK;
 }
 
+bool cli_duration(struct str text, uint64_t *ret_s)
+{
+    static const struct { char unit; uint64_t seconds; } units[] = { { 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 } };
+    uint64_t factor = 1;
+    for (size_t i = 0; i < 4 && text.n; i++)
+        if (ascii_lower(text.p[text.n - 1]) == units[i].unit) {
+            factor = units[i].seconds;
+            text.n--;
+            break;
+        }
+    uint64_t value;
+    if (!str_to_u64(text, 100000000, &value))
+        return false;
+    *ret_s = value * factor;
+    return true;
+}
+
 int cli_load_conf(const struct cli_options *options, const struct conf **ret_conf)
 {
     struct conf_mistakes mistakes;

@@ -42,8 +42,8 @@ struct cli_verb {
     bool as_program;       /* a name that the program may have (argv[0]: sendmail, mailq …): gets argv untouched */
 };
 
-cli_verb_fn cli_bench, cli_check, cli_config, cli_mailq, cli_newaliases, cli_pause, cli_queue, cli_reload, cli_resume, cli_sendmail,
-    cli_setup, cli_spool, cli_status, cli_user;
+cli_verb_fn cli_auth, cli_bench, cli_check, cli_config, cli_explain_event, cli_mailq, cli_newaliases, cli_pause, cli_queue, cli_reload,
+    cli_resume, cli_sendmail, cli_setup, cli_spool, cli_status, cli_user;
 
 /* "postern: text" on stderr; returns `status`. */
 int cli_fail(enum cli_exit status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -51,5 +51,7 @@ int cli_fail(enum cli_exit status, const char *fmt, ...) __attribute__((format(p
 int cli_usage(const char *verb, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Loads the configuration that a verb works on; prints mistakes and returns the exit status when it cannot. */
 int cli_load_conf(const struct cli_options *options, const struct conf **ret_conf);
+/* "90", "90s", "15m", "2h", "5d" in seconds; letters of either case. False: no such thing. */
+bool cli_duration(struct str text, uint64_t *ret_s);
 /* Writes all of it to stdout; CLI_OK, or CLI_IO with a message. */
 int cli_write(struct str text);

@@ -35,6 +35,10 @@ static const struct cli_verb verbs[] = {
     { .name = "reload", .run = cli_reload, .usage = "reload [-c FILE]",
       .summary = "take up the changed configuration; with a mistake nothing changes" },
     { .name = "status", .run = cli_status, .usage = "status [-c FILE] [--json]", .summary = "how the daemon is" },
+    { .name = "explain-event", .run = cli_explain_event, .usage = "explain-event [ID|NAME] [--json]",
+      .summary = "what an event or the cause of a failed login means, and what to do about it" },
+    { .name = "auth", .run = cli_auth, .usage = "auth report [--since DURATION|DATE] [-c FILE] [--json]",
+      .summary = "who still logs in by weak means, and which logins fail" },
     { .name = "sendmail", .run = cli_sendmail, .as_program = true, .usage = "sendmail", .summary = "" },
     { .name = "mailq", .run = cli_mailq, .as_program = true, .usage = "mailq", .summary = "" },
     { .name = "newaliases", .run = cli_newaliases, .as_program = true, .usage = "newaliases", .summary = "" },
@@ -68,7 +72,7 @@ static int show_help(void)
     printf("usage: postern [-c FILE] VERB ...\n\nVerbs:\n");
     for (size_t i = 0; i < N_VERBS; i++)
         if (!verbs[i].hidden && !verbs[i].as_program)
-            printf("  %-10s %s\n", verbs[i].name, verbs[i].summary);
+            printf("  %-13s %s\n", verbs[i].name, verbs[i].summary);
     printf("\n  -c FILE    the configuration, otherwise %s\n"
            "  --json     answer in JSON\n"
            "  --help     this, or with a verb what it takes\n"

@@ -18,24 +18,6 @@ static const struct filter filters[] = {
     { "--newer-than", "newer_than_s", true },
 };
 
-/* "90", "90s", "15m", "2h", "5d" in seconds. */
-static bool parse_duration(struct str text, uint64_t *ret_s)
-{
-    static const struct { char unit; uint64_t seconds; } units[] = { { 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 } };
-    uint64_t factor = 1;
-    for (size_t i = 0; i < 4 && text.n; i++)
-        if (ascii_lower(text.p[text.n - 1]) == units[i].unit) {
-            factor = units[i].seconds;
-            text.n--;
-            break;
-        }
-    uint64_t value;
-    if (!str_to_u64(text, 100000000, &value))
-        return false;
-    *ret_s = value * factor;
-    return true;
-}
-
 /* Reads --OPTION VALUE pairs and bare queue ids. 0, or the exit status. */
 static int read_filter(int argc, char **argv, json_t *filter, bool *ret_all)
 {
@@ -59,7 +41,7 @@ static int read_filter(int argc, char **argv, json_t *filter, bool *ret_all)
         uint64_t seconds;
         if (!f->duration)
             json_object_set_new(filter, f->member, json_string(argv[i]));
-        else if (parse_duration(str_of(argv[i]), &seconds))
+        else if (cli_duration(str_of(argv[i]), &seconds))
             json_object_set_new(filter, f->member, json_integer((json_int_t)seconds));
         else
             return cli_usage("queue", "%s %s is not a time such as 90s, 15m, 2h or 5d", f->option, argv[i]);

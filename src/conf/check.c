@@ -7,8 +7,7 @@
 #include "conf/network.h"
 #include "conf/snapshot.h"
 
-/* The child that sets `name`, or is a slip for it; NULL: nothing is there. */
-static const struct conf_node *written(const struct conf_node *first, const char *name)
+const struct conf_node *conf_check_written(const struct conf_node *first, const char *name)
 {
     const char *const only[] = { name, NULL };
     const struct conf_node *found = NULL, *near = NULL;
@@ -21,9 +20,9 @@ static const struct conf_node *written(const struct conf_node *first, const char
     return found ? found : near;
 }
 
-static struct conf_place place_of(const struct conf_node *block, const char *name)
+struct conf_place conf_check_place(const struct conf_node *block, const char *name)
 {
-    const struct conf_node *node = written(block->child, name);
+    const struct conf_node *node = conf_check_written(block->child, name);
     return node ? node->place : block->place;
 }
 
@@ -78,24 +77,25 @@ static void check_certificate(struct conf_draft *d, const struct conf_server *se
                               const struct conf_server_origin *origin)
 {
     const struct conf_node *node = origin->node;
-    if (server->key && !server->certificate && !written(node->child, "certificate"))
-        conf_mistake_add(d->mistakes, place_of(node, "key"), "key", CERTIFICATE_HINT,
+    if (server->key && !server->certificate && !conf_check_written(node->child, "certificate"))
+        conf_mistake_add(d->mistakes, conf_check_place(node, "key"), "key", CERTIFICATE_HINT,
                          "server \"%s\" has a key and no certificate", server->name);
-    if (server->certificate || written(node->child, "certificate"))
+    if (server->certificate || conf_check_written(node->child, "certificate"))
         return;
-    if (needs_tls(server->accept))
-        conf_mistake_add(d->mistakes, place_of(node, "accept"), "certificate", CERTIFICATE_HINT,
+    if (needs_tls(server->accept) && server->encryption == CONF_ENCRYPTION_TLS)
+        conf_mistake_add(d->mistakes, conf_check_place(node, "accept"), "certificate", CERTIFICATE_HINT,
                          "accept = \"%s\" needs TLS, and server \"%s\" has no certificate", accept_name(server->accept),
                          server->name);
     if (server->submission.n)
-        conf_mistake_add(d->mistakes, place_of(node, "submission"), "certificate", CERTIFICATE_HINT,
+        conf_mistake_add(d->mistakes, conf_check_place(node, "submission"), "certificate", CERTIFICATE_HINT,
                          "submission needs TLS, and server \"%s\" has no certificate", server->name);
     if (server->submissions.n)
-        conf_mistake_add(d->mistakes, place_of(node, "submissions"), "certificate", CERTIFICATE_HINT,
+        conf_mistake_add(d->mistakes, conf_check_place(node, "submissions"), "certificate", CERTIFICATE_HINT,
                          "submissions needs TLS, and server \"%s\" has no certificate", server->name);
     for (size_t i = 0; i < server->n_hosts; i++)
-        if (needs_tls(server->host[i].accept) && written(origin->host[i]->child, "accept"))
-            conf_mistake_add(d->mistakes, place_of(origin->host[i], "accept"), "certificate", CERTIFICATE_HINT,
+        if (needs_tls(server->host[i].accept) && server->host[i].encryption == CONF_ENCRYPTION_TLS
+            && conf_check_written(origin->host[i]->child, "accept"))
+            conf_mistake_add(d->mistakes, conf_check_place(origin->host[i], "accept"), "certificate", CERTIFICATE_HINT,
                              "accept = \"%s\" for host \"%s\" needs TLS, and server \"%s\" has no certificate",
                              accept_name(server->host[i].accept), server->host[i].network, server->name);
 }
@@ -104,12 +104,12 @@ static void check_certificate(struct conf_draft *d, const struct conf_server *se
 static void check_reachable_auth(struct conf_draft *d, const struct conf_server *server, const struct conf_node *node,
                                  enum conf_accept accept, struct conf_strings mechanisms, bool plaintext)
 {
-    if (written(node->child, "mechanisms") && mechanisms.n == 0 && needs_auth(accept))
-        conf_mistake_add(d->mistakes, place_of(node, "mechanisms"), "mechanisms", "name at least one",
+    if (conf_check_written(node->child, "mechanisms") && mechanisms.n == 0 && needs_auth(accept))
+        conf_mistake_add(d->mistakes, conf_check_place(node, "mechanisms"), "mechanisms", "name at least one",
                          "accept = \"%s\" asks for authentication, and no mechanism is offered", accept_name(accept));
     else if (accept == CONF_ACCEPT_AUTH && only_clear_text(mechanisms) && mechanisms.n && !plaintext
-             && !server->certificate && !written(node->child, "certificate"))
-        conf_mistake_add(d->mistakes, place_of(node, "accept"), "accept",
+             && !server->certificate && !conf_check_written(node->child, "certificate"))
+        conf_mistake_add(d->mistakes, conf_check_place(node, "accept"), "accept",
                          "add a certificate, or SCRAM-SHA-256 to mechanisms",
                          "nobody can authenticate: PLAIN and LOGIN need TLS, and server \"%s\" has no certificate",
                          server->name);
@@ -122,16 +122,16 @@ static void check_fences(struct conf_draft *d, const struct conf_host *host, con
     unsigned bits = v4 ? host->prefix_bits - 96 : host->prefix_bits;
     if (network_is_loopback(host->address) && bits >= 8)
         return;
-    if (host->relay && written(node->child, "relay")) {
+    if (host->relay && conf_check_written(node->child, "relay")) {
         if (bits == 0 && !needs_auth(host->accept) && host->accept != CONF_ACCEPT_DENY)
-            conf_mistake_add(d->mistakes, place_of(node, "relay"), "relay", "name the networks that may relay",
+            conf_mistake_add(d->mistakes, conf_check_place(node, "relay"), "relay", "name the networks that may relay",
                              "relay = true for \"%s\" makes an open relay", host->network);
         else if (bits < (v4 ? 8u : 32u))
-            conf_warning_add(d->mistakes, place_of(node, "relay"), "relay", "name smaller networks",
+            conf_warning_add(d->mistakes, conf_check_place(node, "relay"), "relay", "name smaller networks",
                              "relay = true for \"%s\" holds for very many hosts", host->network);
     }
-    if (host->plaintext && written(node->child, "plaintext") && bits < (v4 ? 24u : 64u))
-        conf_warning_add(d->mistakes, place_of(node, "plaintext"), "plaintext", "name single devices",
+    if (host->plaintext && conf_check_written(node->child, "plaintext") && bits < (v4 ? 24u : 64u))
+        conf_warning_add(d->mistakes, conf_check_place(node, "plaintext"), "plaintext", "name single devices",
                          "plaintext = true for \"%s\": passwords of a whole network may go in clear text",
                          host->network);
 }
@@ -184,14 +184,14 @@ static void check_server(struct conf_draft *d, const struct conf_server *server,
     check_reachable_auth(d, server, node, server->accept, server->mechanisms, server->plaintext);
     if (server->relay && !needs_auth(server->accept) && server->accept != CONF_ACCEPT_DENY
         && !server_is_loopback(server))
-        conf_mistake_add(d->mistakes, place_of(node, "relay"), "relay", "write relay = true into host blocks",
+        conf_mistake_add(d->mistakes, conf_check_place(node, "relay"), "relay", "write relay = true into host blocks",
                          "relay = true for all hosts of server \"%s\" makes an open relay", server->name);
     if (server->plaintext && !server_is_loopback(server))
-        conf_warning_add(d->mistakes, place_of(node, "plaintext"), "plaintext", "write it into host blocks",
+        conf_warning_add(d->mistakes, conf_check_place(node, "plaintext"), "plaintext", "write it into host blocks",
                          "plaintext = true for all hosts of server \"%s\": passwords may go in clear text",
                          server->name);
     if (server->tls_min && strcmp(server->tls_min, "1.2") < 0)
-        conf_warning_add(d->mistakes, place_of(node, "tls_min"), "tls_min", "1.2 is the default",
+        conf_warning_add(d->mistakes, conf_check_place(node, "tls_min"), "tls_min", "1.2 is the default",
                          "TLS %s is broken and kept only for devices that know nothing newer", server->tls_min);
     check_hosts(d, server, origin);
 }
@@ -225,7 +225,7 @@ static void add_listeners(struct conf_draft *d, size_t server, enum conf_listene
     struct conf_strings strings = kind == CONF_LISTEN       ? s->listen
                                   : kind == CONF_SUBMISSION ? s->submission
                                                             : s->submissions;
-    struct conf_place place = place_of(d->server_origin[server].node, names[kind]);
+    struct conf_place place = conf_check_place(d->server_origin[server].node, names[kind]);
     for (size_t i = 0; i < strings.n; i++) {
         struct listener *l = &list[*n];
         *l = (struct listener){ .kind = kind, .server = server, .text = strings.item[i], .place = place };
@@ -245,7 +245,7 @@ static void check_listener_pair(struct conf_draft *d, const struct listener *a, 
         conf_mistake_add(d->mistakes, b->place, "listen", "use another port, or the same kind of port",
                          "%s is taken by server \"%s\" for another kind of port at %s:%u", b->text, server->name,
                          a->place.file, a->place.line);
-    else if (!other->certificate && !written(d->server_origin[b->server].node->child, "certificate"))
+    else if (!other->certificate && !conf_check_written(d->server_origin[b->server].node->child, "certificate"))
         conf_mistake_add(d->mistakes, b->place, "listen", "use another address, or add a certificate",
                          "%s is taken by server \"%s\" at %s:%u, and without TLS no client can ask for \"%s\"", b->text,
                          server->name, a->place.file, a->place.line, other->name);
@@ -264,7 +264,7 @@ static void check_listeners(struct conf_draft *d)
     for (size_t i = 0; i < d->conf->n_servers; i++)
         for (int kind = CONF_LISTEN; kind <= CONF_SUBMISSIONS; kind++)
             add_listeners(d, i, (enum conf_listener_kind)kind, list, &n);
-    if (n == 0 && d->conf->n_servers && !written(d->server_origin[0].node->child, "listen"))
+    if (n == 0 && d->conf->n_servers && !conf_check_written(d->server_origin[0].node->child, "listen"))
         conf_mistake_add(d->mistakes, d->server[0].place, "listen", "add listen = {\"ADDRESS:25\"}",
                          "no server listens anywhere");
     if (n)
@@ -303,47 +303,17 @@ static void check_domain_server(struct conf_draft *d, const struct conf_domain *
     const char *nearest = conf_nearest(str_of(domain->server), names);
     if (!nearest && d->conf->n_servers == 1)
         nearest = names[0];
-    conf_mistake_add(d->mistakes, place_of(node, "server"), "server",
+    conf_mistake_add(d->mistakes, conf_check_place(node, "server"), "server",
                      nearest ? arena_printf(d->scratch, "did you mean \"%s\"?", nearest)
                              : "name the title of a server block",
                      "there is no server \"%s\"", domain->server);
 }
 
-/* Logging in at a next hop. */
-static void check_domain_auth(struct conf_draft *d, const struct conf_domain *domain, const struct conf_node *node)
-{
-    bool has_user = domain->user || written(node->child, "user");
-    bool has_password = domain->password_file || written(node->child, "password_file");
-    if (domain->auth && !(has_user && has_password))
-        conf_mistake_add(d->mistakes, place_of(node, "auth"), has_user ? "password_file" : "user",
-                         has_user       ? "add password_file = \"FILE\""
-                         : has_password ? "add user = \"NAME\""
-                                        : "add user = \"NAME\" and password_file = \"FILE\"",
-                         "auth = \"%s\" for domain \"%s\" needs a user and a password", domain->auth, domain->name);
-    if (!domain->auth && !written(node->child, "auth") && (domain->user || domain->password_file))
-        conf_mistake_add(d->mistakes, place_of(node, domain->user ? "user" : "password_file"), "auth",
-                         "add auth = \"PLAIN\" or another mechanism", "domain \"%s\" has a %s and no auth",
-                         domain->name, domain->user ? "user" : "password_file");
-    if (!domain->auth)
-        return;
-    if (is_clear_text(domain->auth) && domain->tls == CONF_TLS_NONE)
-        conf_mistake_add(d->mistakes, place_of(node, "auth"), "tls", "write tls = \"verify\" or \"require\"",
-                         "auth = \"%s\" with tls = \"none\" sends the password in clear text", domain->auth);
-    else if (is_clear_text(domain->auth) && domain->tls == CONF_TLS_OPPORTUNISTIC && !written(node->child, "tls"))
-        conf_warning_add(d->mistakes, place_of(node, "auth"), "tls", "write tls = \"verify\" or \"require\"",
-                         "auth = \"%s\" without TLS being required: the password is not sent when there is none",
-                         domain->auth);
-    for (size_t i = 0; i < domain->via.n && domain->name[0] == '*'; i++)
-        if (str_eq(str_of(domain->via.item[i]), STR("mx")) || str_starts(str_of(domain->via.item[i]), STR("mx:")))
-            conf_mistake_add(d->mistakes, place_of(node, "auth"), "auth", "name the hosts in via",
-                             "auth with via = \"mx\" in domain \"%s\" shows the password to every mail server",
-                             domain->name);
-}
-
 /* Options that mean nothing in a domain of this kind. */
 static void check_domain_strangers(struct conf_draft *d, const struct conf_domain *domain, const struct conf_node *node)
 {
-    static const char *const of_routes[] = { "tls", "auth", "user", "password_file", "server" };
+    static const char *const of_routes[] = { "tls",       "auth",   "user",       "password_file", "server",
+                                             "principal", "keytab", "target_spn", "seal" };
     if (domain->deliver)
         for (size_t i = 0; i < sizeof of_routes / sizeof *of_routes; i++)
             for (const struct conf_node *child = node->child; child; child = child->next)
@@ -360,8 +330,8 @@ static void check_domain_strangers(struct conf_draft *d, const struct conf_domai
 static void check_domain(struct conf_draft *d, const struct conf_domain *domain, const struct conf_node *node,
                          bool open)
 {
-    bool has_deliver = domain->deliver || written(node->child, "deliver");
-    bool has_via = domain->via.n || (written(node->child, "via") && written(node->child, "via")->n_values);
+    bool has_deliver = domain->deliver || conf_check_written(node->child, "deliver");
+    bool has_via = domain->via.n || (conf_check_written(node->child, "via") && conf_check_written(node->child, "via")->n_values);
     if (has_deliver && has_via) {
         conf_mistake_add(d->mistakes, node->place, "via", "deliver makes it ours, via makes it a route: keep one",
                          "domain \"%s\" has both deliver and via", domain->name);
@@ -372,33 +342,28 @@ static void check_domain(struct conf_draft *d, const struct conf_domain *domain,
                          "add deliver = \"maildir:/var/mail/%u\" for a domain of ours, or via = {\"mx\"} for a route",
                          "domain \"%s\" has neither deliver nor via", domain->name);
     if (domain->deliver && str_eq(str_of(domain->name), STR("*")))
-        conf_mistake_add(d->mistakes, place_of(node, "deliver"), "deliver", "name the domains that are ours",
+        conf_mistake_add(d->mistakes, conf_check_place(node, "deliver"), "deliver", "name the domains that are ours",
                          "domain \"*\" is every other domain of the world and cannot be ours");
     if (domain->deliver || has_via)
         check_domain_strangers(d, domain, node);
     check_domain_server(d, domain, node);
     if (!domain->deliver)
-        check_domain_auth(d, domain, node);
+        conf_check_auth(d, domain, node);
     if (domain->deliver && open && str_eq(str_of(domain->recipients), STR("any")))
-        conf_warning_add(d->mistakes, place_of(node, "recipients"), "recipients",
+        conf_warning_add(d->mistakes, conf_check_place(node, "recipients"), "recipients",
                          "write recipients = \"users\" or a file",
                          "domain \"%s\" takes mail for any recipient from everywhere", domain->name);
 }
 
-struct named {
-    const char *name;
-    struct conf_place place;
-};
-
 static int by_named(const void *a, const void *b)
 {
-    const struct named *x = a, *y = b;
+    const struct conf_titled *x = a, *y = b;
     int rc = strcasecmp(x->name, y->name);
     return rc ? rc : x < y ? -1 : x > y;
 }
 
 /* Of equal titles, the later one is the mistake. */
-static void check_twice(struct conf_draft *d, struct named *list, size_t n, const char *kind)
+void conf_check_twice(struct conf_draft *d, struct conf_titled *list, size_t n, const char *kind)
 {
     if (!list) {
         d->out_of_memory = true;
@@ -409,7 +374,7 @@ static void check_twice(struct conf_draft *d, struct named *list, size_t n, cons
     for (size_t i = 1; i < n; i++) {
         if (strcasecmp(list[i - 1].name, list[i].name) != 0)
             continue;
-        struct named *first = &list[i - 1], *second = &list[i];
+        struct conf_titled *first = &list[i - 1], *second = &list[i];
         if (str_eq(str_of(first->place.file), str_of(second->place.file)) && first->place.line > second->place.line) {
             first = &list[i];
             second = &list[i - 1];
@@ -422,18 +387,18 @@ static void check_twice(struct conf_draft *d, struct named *list, size_t n, cons
 
 static void check_titles(struct conf_draft *d)
 {
-    struct named *list = arena_alloc(d->scratch, (d->conf->n_servers + d->conf->n_domains + 1) * sizeof *list);
+    struct conf_titled *list = arena_alloc(d->scratch, (d->conf->n_servers + d->conf->n_domains + 1) * sizeof *list);
     for (size_t i = 0; list && i < d->conf->n_servers; i++)
-        list[i] = (struct named){ d->server[i].name, d->server[i].place };
-    check_twice(d, list, d->conf->n_servers, "server");
+        list[i] = (struct conf_titled){ d->server[i].name, d->server[i].place };
+    conf_check_twice(d, list, d->conf->n_servers, "server");
     for (size_t i = 0; list && i < d->conf->n_domains; i++)
-        list[i] = (struct named){ d->domain[i].name, d->domain[i].place };
-    check_twice(d, list, d->conf->n_domains, "domain");
+        list[i] = (struct conf_titled){ d->domain[i].name, d->domain[i].place };
+    conf_check_twice(d, list, d->conf->n_domains, "domain");
 }
 
 static struct conf_place top_place(const struct conf_draft *d, const char *name)
 {
-    const struct conf_node *node = written(d->top, name);
+    const struct conf_node *node = conf_check_written(d->top, name);
     return node ? node->place : (struct conf_place){ d->conf->file, 0 };
 }
 
@@ -472,4 +437,5 @@ void conf_check(struct conf_draft *d)
     check_listeners(d);
     for (size_t i = 0; i < d->conf->n_domains; i++)
         check_domain(d, &d->domain[i], d->domain_node[i], open);
+    conf_check_identity(d);
 }

@@ -24,6 +24,12 @@ struct conf_strings {
 enum conf_accept { CONF_ACCEPT_ANY, CONF_ACCEPT_AUTH, CONF_ACCEPT_TLS, CONF_ACCEPT_AUTH_TLS, CONF_ACCEPT_DENY };
 enum conf_tls { CONF_TLS_NONE, CONF_TLS_OPPORTUNISTIC, CONF_TLS_REQUIRE, CONF_TLS_VERIFY };
 enum conf_line_ends { CONF_LINE_ENDS_STRICT, CONF_LINE_ENDS_REPAIR };
+enum conf_binding { CONF_BINDING_ALLOW, CONF_BINDING_REQUIRE };
+/* What satisfies accept = "tls": TLS; a SASL layer that encrypts or TLS; any SASL layer (signing too) or TLS. */
+enum conf_encryption { CONF_ENCRYPTION_TLS, CONF_ENCRYPTION_LAYER, CONF_ENCRYPTION_ANY };
+/* auto: "own" where there are identity blocks, otherwise "any": see policy/sender.h. */
+enum conf_send_as { CONF_SEND_AS_AUTO, CONF_SEND_AS_ANY, CONF_SEND_AS_OWN };
+enum conf_bind { CONF_BIND_GSSAPI, CONF_BIND_STARTTLS, CONF_BIND_LDAPS };
 
 /* host "10.1.0.0/16" { … } within a server. What the block leaves out is the server's value: the loader
  * has filled it in, so a reader looks only here. */
@@ -38,6 +44,12 @@ struct conf_host {
     struct conf_strings mechanisms;
     enum conf_line_ends line_ends;
     struct conf_strings strip_headers;
+    bool exps;                      /* X-EXPS is offered */
+    bool login_line;                /* the old spelling AUTH=LOGIN (X-EXPS=LOGIN) stands in EHLO, too */
+    bool ntlm_v1;                   /* NTLM version 1 against the user store; hosts only, never the server's */
+    enum conf_binding channel_binding;
+    enum conf_encryption encryption;
+    enum conf_send_as send_as;
 };
 
 enum conf_listener_kind { CONF_LISTEN, CONF_SUBMISSION, CONF_SUBMISSIONS };
@@ -55,6 +67,14 @@ struct conf_server {
     struct conf_strings strip_headers;
     const char *tls_min;            /* "1.0" … "1.3" */
     const char *protocol_log;       /* NULL: none */
+    struct conf_strings aliases;    /* further names of this server, in lower case */
+    const char *keytab;             /* NULL: none, no Kerberos inbound */
+    struct conf_strings spn;        /* "SMTPSVC/name" or "SMTPSVC/name@REALM"; empty: classes SMTPSVC and smtp of the
+                                       name and of every alias */
+    bool exps, login_line;          /* for hosts without a block, as in struct conf_host */
+    enum conf_binding channel_binding;
+    enum conf_encryption encryption;
+    enum conf_send_as send_as;
     const struct conf_host *host;   /* by prefix_bits, longest first, then by address: see policy/access.h */
     size_t n_hosts;
 };
@@ -66,10 +86,50 @@ struct conf_domain {
     const char *recipients;         /* "any", "users" or a file */
     struct conf_strings via;        /* "mx", "mx:2526", "host", "host:port", "[address]:port" */
     enum conf_tls tls;
-    const char *auth;               /* NULL, or a mechanism */
+    const char *auth;               /* NULL, or in upper case: a mechanism, "X-EXPS" or "AUTO" */
+    bool auth_optional;             /* "optional:" stood before it: without a login mail goes out all the same */
+    const char *auth_written;       /* for the schema: with "OPTIONAL:" */
     const char *user, *password_file;
+    const char *principal;          /* of the Kerberos login, "name@REALM"; NULL: none */
+    const char *keytab;             /* its key, or NULL: password_file holds its password */
+    struct conf_strings target_spn; /* in this order; empty: SMTPSVC and smtp of the name that the peer announces */
+    bool seal;                      /* ask for a SASL layer that encrypts where there is no TLS, and go without none */
     const char *server;             /* NULL: the first server */
     uint32_t concurrency;           /* connections to one next hop at a time */
+};
+
+/* directory "REALM" { … }: where the accounts of a Kerberos realm are looked up. */
+struct conf_directory {
+    struct conf_place place;
+    const char *realm;              /* the title, case kept */
+    struct conf_strings servers;    /* "ldap://host[:port]", "ldaps://host[:port]"; asked in this order */
+    enum conf_bind bind;
+    const char *ca;                 /* trust anchors in PEM; NULL: the system's */
+    const char *principal, *keytab; /* who asks; NULL: a credential of the environment (`postern whoami`) */
+    const char *base;               /* NULL: from the realm, "DC=CORP,DC=TEST" */
+    const char *netbios;            /* the realm's NT name, "CORP"; NULL: none */
+};
+
+/* identity "NAME" { … }: one rule from a login's principal to its mailbox. Which options it has makes its kind:
+ * see policy/identity.h. */
+struct conf_identity {
+    struct conf_place place;
+    const char *name;
+    const char *realm;              /* NULL: users of the store, or (with match or table) any */
+    const char *domain;             /* lower case */
+    const char *match, *mailbox;    /* POSIX extended regular expression; its \1 … \9 in mailbox */
+    struct conf_strings attribute;
+    const char *table;
+    const char *netbios;
+    bool reject;                    /* whoever the rule is for is refused */
+};
+
+/* peers "NAME" { … }: logins that are trusted servers. */
+struct conf_peers {
+    struct conf_place place;
+    const char *name;
+    struct conf_strings principals;
+    struct conf_strings rights;     /* "submit", "relay", "any-sender", "headers", "size" */
 };
 
 struct conf {
@@ -80,6 +140,7 @@ struct conf {
     const char *log_format;         /* "text" or "json" */
     const char *session_log;        /* NULL: none */
     uint32_t session_log_days;
+    const char *krb5_config;        /* NULL: the system's */
     const char *ca_file;            /* trust anchors for tls = "verify"; NULL: the system's */
 
     uint64_t max_message_size, auth_line_max, auth_memory, segment_size;
@@ -96,6 +157,12 @@ struct conf {
     size_t n_servers;
     const struct conf_domain *domain; /* by name, in the order of memcmp(): see policy/route.h */
     size_t n_domains;
+    const struct conf_directory *directory; /* these three in the order of the file */
+    size_t n_directories;
+    const struct conf_identity *identity;
+    size_t n_identities;
+    const struct conf_peers *peers;
+    size_t n_peers;
     const char *file;               /* as it was named on the command line */
 };
 

@@ -15,19 +15,15 @@ static bool is_default(const struct conf_option *option, const struct conf *conf
         struct conf_server server;
         struct conf_host host;
         struct conf_domain domain;
+        struct conf_directory directory;
+        struct conf_identity identity;
+        struct conf_peers peers;
     } plain = { 0 };
     struct arena arena;
     arena_init(&arena, 1 << 20);
     bool known = true;
     if (option->inherited) {
-        plain.host = (struct conf_host){
-            .accept = outer->accept,
-            .relay = outer->relay,
-            .plaintext = outer->plaintext,
-            .mechanisms = outer->mechanisms,
-            .line_ends = outer->line_ends,
-            .strip_headers = outer->strip_headers,
-        };
+        conf_value_copy(conf_option_find(CONF_SERVER, str_of(option->name)), outer, option, &plain);
     } else if (option->computed) {
         const char *value = option->computed(conf, &arena);
         memcpy((char *)&plain + option->offset, &value, sizeof value);
@@ -81,6 +77,57 @@ static void text_title(struct buf *into, unsigned depth, const char *kind, const
     buf_add_c(into, " {\n");
 }
 
+struct item {
+    const void *base;
+    const char *title;
+    struct conf_place place;
+};
+
+/* The number of blocks of a simple kind (options only, in the order of the file), and one of them. */
+static size_t simple_count(const struct conf *conf, const struct conf_block *block)
+{
+    size_t n = 0;
+    if (block->outer == CONF_TOP && block->form)
+        memcpy(&n, (const char *)conf + block->count_offset, sizeof n);
+    return n;
+}
+
+static struct item simple_item(const struct conf *conf, const struct conf_block *block, size_t i)
+{
+    const char *list;
+    struct item item;
+    memcpy(&list, (const char *)conf + block->list_offset, sizeof list);
+    item.base = list + i * block->item_bytes;
+    memcpy(&item.title, (const char *)item.base + block->name_offset, sizeof item.title);
+    memcpy(&item.place, (const char *)item.base + block->place_offset, sizeof item.place);
+    return item;
+}
+
+static void text_simple(const struct dump *d, struct buf *into)
+{
+    for (size_t b = 0; b < conf_blocks_n; b++) {
+        for (size_t i = 0; i < simple_count(d->conf, &conf_blocks[b]); i++) {
+            struct item item = simple_item(d->conf, &conf_blocks[b], i);
+            text_title(into, 0, conf_blocks[b].name, item.title);
+            text_options(d, conf_blocks[b].where, item.base, NULL, 1, into);
+            buf_add_c(into, "}\n");
+        }
+    }
+}
+
+/* A route has no recipients, a domain of ours no TLS towards a next hop, and without a login there is none to
+ * seal: the reader refuses them. */
+static bool is_stranger(const struct conf_domain *domain, struct str line)
+{
+    static const char *const of_routes[] = { "tls = ", "via = " }, *const of_logins[] = { "target_spn = ", "seal = " };
+    struct str option = str_trim(line);
+    for (size_t i = 0; i < 2; i++)
+        if ((domain->deliver && str_starts(option, str_of(of_routes[i])))
+            || (!domain->auth && str_starts(option, str_of(of_logins[i]))))
+            return true;
+    return !domain->deliver && str_starts(option, STR("recipients = "));
+}
+
 static void text_dump(const struct dump *d, struct buf *into)
 {
     text_options(d, CONF_TOP, d->conf, NULL, 0, into);
@@ -98,16 +145,12 @@ static void text_dump(const struct dump *d, struct buf *into)
     for (size_t i = 0; i < d->conf->n_domains; i++) {
         const struct conf_domain *domain = &d->conf->domain[i];
         text_title(into, 0, "domain", domain->name);
-        /* A route has no recipients, a domain of ours no TLS towards a next hop: the reader refuses them. */
         struct buf all;
         buf_init(&all, CONF_VALUE_MAX);
         text_options(d, CONF_DOMAIN, domain, NULL, 1, &all);
         struct str rest = buf_str(&all), line;
         while (str_cut(&rest, '\n', &line)) {
-            bool stranger = domain->deliver ? str_starts(str_trim(line), STR("tls = "))
-                                                  || str_starts(str_trim(line), STR("via = "))
-                                            : str_starts(str_trim(line), STR("recipients = "));
-            if (!stranger) {
+            if (!is_stranger(domain, line)) {
                 buf_add(into, line);
                 buf_add_char(into, '\n');
             }
@@ -116,6 +159,7 @@ static void text_dump(const struct dump *d, struct buf *into)
         buf_done(&all);
         buf_add_c(into, "}\n");
     }
+    text_simple(d, into);
 }
 
 static json_t *json_value(const struct conf_option *option, const void *base)
@@ -187,6 +231,23 @@ static json_t *json_dump(const struct dump *d)
     for (size_t i = 0; i < d->conf->n_domains; i++)
         json_array_append_new(domains, json_block(d, CONF_DOMAIN, &d->conf->domain[i], "name", d->conf->domain[i].name,
                                                   d->conf->domain[i].place, NULL));
+    for (size_t b = 0; b < conf_blocks_n; b++) {
+        static const char *const plural[CONF_WHERES] = {
+            [CONF_DIRECTORY] = "directories", [CONF_IDENTITY] = "identities", [CONF_PEERS] = "peers",
+        };
+        const struct conf_block *block = &conf_blocks[b];
+        json_t *list = json_array();
+        for (size_t i = 0; i < simple_count(d->conf, block); i++) {
+            struct item item = simple_item(d->conf, block, i);
+            json_array_append_new(list, json_block(d, block->where, item.base,
+                                                   block->where == CONF_DIRECTORY ? "realm" : "name", item.title,
+                                                   item.place, NULL));
+        }
+        if (plural[block->where] && (json_array_size(list) || !d->non_default))
+            json_object_set_new(top, plural[block->where], list);
+        else
+            json_decref(list);
+    }
     json_object_set_new(top, "servers", servers);
     json_object_set_new(top, "domains", domains);
     return top;

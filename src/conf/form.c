@@ -4,7 +4,8 @@
 
 #include "conf/network.h"
 
-const char *const form_mechanisms[] = { "PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", NULL };
+const char *const form_mechanisms[] = { "PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "GSSAPI",
+                                        "GSS-SPNEGO", "NTLM", NULL };
 
 static bool wrong(char hint[CONF_HINT_BYTES], const char *right)
 {

@@ -15,10 +15,23 @@ bool form_tls_min(struct str value, char hint[CONF_HINT_BYTES]);
 bool form_log(struct str value, char hint[CONF_HINT_BYTES]);
 bool form_recipients(struct str value, char hint[CONF_HINT_BYTES]);
 bool form_log_format(struct str value, char hint[CONF_HINT_BYTES]);
+bool form_auth(struct str value, char hint[CONF_HINT_BYTES]);
+bool form_alias(struct str value, char hint[CONF_HINT_BYTES]);
+bool form_domain(struct str value, char hint[CONF_HINT_BYTES]);
+bool form_spn(struct str value, char hint[CONF_HINT_BYTES]);
+bool form_principal(struct str value, char hint[CONF_HINT_BYTES]);
+bool form_realm(struct str value, char hint[CONF_HINT_BYTES]);
+bool form_netbios(struct str value, char hint[CONF_HINT_BYTES]);
+bool form_ldap(struct str value, char hint[CONF_HINT_BYTES]);
+bool form_base(struct str value, char hint[CONF_HINT_BYTES]);
+bool form_attribute(struct str value, char hint[CONF_HINT_BYTES]);
+bool form_match(struct str value, char hint[CONF_HINT_BYTES]);
+bool form_right(struct str value, char hint[CONF_HINT_BYTES]);
 
 /* Titles. */
 bool form_server_title(struct str value, char hint[CONF_HINT_BYTES]);
 bool form_domain_title(struct str value, char hint[CONF_HINT_BYTES]);
 
-/* The mechanisms that exist, as they are written; ends with NULL. */
+/* The mechanisms and the rights that exist, as they are written; each ends with NULL. */
 extern const char *const form_mechanisms[];
+extern const char *const form_rights[];

@@ -193,17 +193,25 @@ static void refuse_blocks(struct fill *f, const struct conf_node *first)
     }
 }
 
+/* What a host leaves out is the server's value: the rows of the schema say what. */
+static void inherit(const struct conf_server *server, struct conf_host *host)
+{
+    for (size_t i = 0; i < conf_schema_n; i++) {
+        const struct conf_option *to = &conf_schema[i];
+        const struct conf_option *from = to->inherited ? conf_option_find(CONF_SERVER, str_of(to->name)) : NULL;
+        if (from)
+            conf_value_copy(from, server, to, host);
+    }
+}
+
 static void fill_host(struct conf_draft *d, const char *main_folder, const struct conf_server *server,
                       const struct conf_node *node, struct conf_host *host)
 {
     char right[NETWORK_TEXT_BYTES];
     struct err err = { 0 };
     struct fill f = { .draft = d, .main_folder = main_folder, .where = CONF_HOST, .base = host };
-    *host = (struct conf_host){
-        .place = node->place, .network = arena_strdup(d->arena, node->title), .accept = server->accept,
-        .relay = server->relay, .plaintext = server->plaintext, .mechanisms = server->mechanisms,
-        .line_ends = server->line_ends, .strip_headers = server->strip_headers,
-    };
+    *host = (struct conf_host){ .place = node->place, .network = arena_strdup(d->arena, node->title) };
+    inherit(server, host);
     if (network_parse(node->title, host->address, &host->prefix_bits, right, &err) < 0)
         conf_mistake_add(d->mistakes, node->place, "host",
                          right[0] ? arena_printf(d->scratch, "write \"%s\"", right)
@@ -263,6 +271,42 @@ static void fill_domain(struct conf_draft *d, const char *main_folder, size_t i)
                          STR_ARG(node->title));
     fill_options(&f, node->child);
     refuse_blocks(&f, node->child);
+    domain->auth = domain->auth_written;
+    domain->auth_optional = domain->auth && str_starts(str_of(domain->auth), STR("OPTIONAL:"));
+    if (domain->auth_optional)
+        domain->auth += strlen("OPTIONAL:");
+}
+
+/* directory, identity and peers: options only, in the order of the files. */
+static void fill_simple(struct conf_draft *d, const char *main_folder, const struct conf_block *block)
+{
+    struct conf_simple *simple = &d->simple[block->where];
+    const struct conf_node **nodes = collect(d, d->top, block, &simple->n);
+    char *item = arena_alloc(d->arena, (simple->n + 1) * block->item_bytes);
+    if (!nodes || !item) {
+        d->out_of_memory = true;
+        simple->n = 0;
+        return;
+    }
+    simple->node = nodes;
+    simple->item = item;
+    for (size_t i = 0; i < simple->n; i++, item += block->item_bytes) {
+        const struct conf_node *node = nodes[i];
+        struct fill f = { .draft = d, .main_folder = main_folder, .where = block->where, .base = item };
+        char hint[CONF_HINT_BYTES] = "";
+        f.block = arena_strdup(d->arena, node->title);
+        d->out_of_memory = d->out_of_memory || !f.block;
+        memcpy(item + block->name_offset, &f.block, sizeof f.block);
+        memcpy(item + block->place_offset, &node->place, sizeof node->place);
+        if (!block->form(node->title, hint))
+            conf_mistake_add(d->mistakes, node->place, block->name, hint, "%s: \"%.*s\" cannot be a title",
+                             block->name, STR_ARG(node->title));
+        fill_options(&f, node->child);
+        refuse_blocks(&f, node->child);
+    }
+    const void *list = simple->item;
+    memcpy((char *)d->conf + block->list_offset, &list, sizeof list);
+    memcpy((char *)d->conf + block->count_offset, &simple->n, sizeof simple->n);
 }
 
 static int by_prefix_and_address(const void *a, const void *b)
@@ -331,6 +375,9 @@ static void fill_all(struct conf_draft *d, const char *main_folder)
     }
     for (size_t i = 0; i < n_domains; i++)
         fill_domain(d, main_folder, i);
+    for (size_t i = 0; i < conf_blocks_n; i++)
+        if (conf_blocks[i].outer == CONF_TOP && conf_blocks[i].form)
+            fill_simple(d, main_folder, &conf_blocks[i]);
 }
 
 /* Places outlive the parse: the names of files move from the scratch arena into the snapshot's, each once. */
@@ -379,6 +426,12 @@ static void keep_places(struct conf_draft *d)
     }
     for (size_t i = 0; i < d->conf->n_domains; i++)
         move_place(d, m, &d->domain[i].place);
+    for (size_t i = 0; i < conf_blocks_n; i++) {
+        struct conf_simple *simple = &d->simple[conf_blocks[i].where];
+        for (size_t k = 0; k < simple->n; k++)
+            move_place(d, m, (struct conf_place *)((char *)simple->item + k * conf_blocks[i].item_bytes
+                                                   + conf_blocks[i].place_offset));
+    }
     for (size_t i = 0; i < s->n_written; i++)
         move_place(d, m, &s->written[i].place);
     if (s->n_written)

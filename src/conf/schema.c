@@ -6,6 +6,9 @@
 #define SERVER(field) offsetof(struct conf_server, field)
 #define HOST(field) offsetof(struct conf_host, field)
 #define DOMAIN(field) offsetof(struct conf_domain, field)
+#define DIRECTORY(field) offsetof(struct conf_directory, field)
+#define IDENTITY(field) offsetof(struct conf_identity, field)
+#define PEERS(field) offsetof(struct conf_peers, field)
 
 enum { MINUTE = 60, HOUR = 60 * MINUTE, DAY = 24 * HOUR };
 #define KIB UINT64_C(1024)
@@ -16,6 +19,10 @@ enum { MINUTE = 60, HOUR = 60 * MINUTE, DAY = 24 * HOUR };
 static const char *const accept_names[] = { "any", "auth", "tls", "auth+tls", "deny", NULL };
 static const char *const tls_names[] = { "none", "opportunistic", "require", "verify", NULL };
 static const char *const line_ends_names[] = { "strict", "repair", NULL };
+static const char *const binding_names[] = { "allow", "require", NULL };
+static const char *const encryption_names[] = { "tls", "layer", "any", NULL };
+static const char *const send_as_names[] = { "auto", "any", "own", NULL };
+static const char *const bind_names[] = { "gssapi", "starttls", "ldaps", NULL };
 
 static const char *computed_control(const struct conf *conf, struct arena *arena)
 {
@@ -73,6 +80,9 @@ const struct conf_option conf_schema[] = {
     { .name = "ca_file", .type = CONF_PATH, .offset = TOP(ca_file), .fallback_text = "the certificates of the system",
       .example = "\"/etc/ssl/certs/ca-certificates.crt\"",
       .help = "The certificates, in PEM, that are trusted when a domain has\n.Ic tls No = \\(dqverify\\(dq ." },
+    { .name = "krb5_config", .type = CONF_PATH, .offset = TOP(krb5_config),
+      .fallback_text = "what the system has, mostly\n.Pa /etc/krb5.conf", .example = "\"/etc/postern/krb5.conf\"",
+      .help = "The configuration of Kerberos that is used instead of the system's." },
 
     /* Logs. */
     { .name = "log", .type = CONF_PATH, .offset = TOP(log), .fallback = "stderr", .form = form_log,
@@ -198,6 +208,36 @@ const struct conf_option conf_schema[] = {
     { .where = CONF_SERVER, .name = "protocol_log", .type = CONF_PATH, .offset = SERVER(protocol_log),
       .example = "\"/var/log/postern/mail.log\"",
       .help = "A file that gets every command and reply; passwords and messages are masked." },
+    { .where = CONF_SERVER, .name = "aliases", .type = CONF_STRINGS, .offset = SERVER(aliases), .form = form_alias,
+      .lower = true, .example = "{\"smtp.corp.test\", \"mail\"}",
+      .help = "Further names that clients use for this server.\nKerberos tickets and NTLM targets with these names are "
+              "taken, too." },
+    { .where = CONF_SERVER, .name = "keytab", .type = CONF_PATH, .offset = SERVER(keytab),
+      .example = "\"/etc/postern/smtp.keytab\"",
+      .help = "The keys of this server's service account, for GSSAPI and GSS-SPNEGO.\nSeveral servers may share one.\n"
+              "root:root 0600 is enough.\nA changed file is used without reload." },
+    { .where = CONF_SERVER, .name = "spn", .type = CONF_STRINGS, .offset = SERVER(spn), .form = form_spn,
+      .fallback_text = "the classes SMTPSVC and smtp with the server's name and each of its\n.Ic aliases",
+      .example = "{\"SMTPSVC/mail.corp.test\", \"smtp/mail.corp.test\"}",
+      .help = "The services that a ticket may be for, as CLASS/NAME or CLASS/NAME@REALM; letters of either case before "
+              "the @.\nA ticket for another service of the same account is refused." },
+    { .where = CONF_SERVER, .name = "exps", .type = CONF_BOOL, .offset = SERVER(exps), .fallback = "false",
+      .help = "Offer X-EXPS, the verb that Exchange servers log in with." },
+    { .where = CONF_SERVER, .name = "login_line", .type = CONF_BOOL, .offset = SERVER(login_line), .fallback = "false",
+      .help = "Offer LOGIN in the spelling AUTH=LOGIN (and X-EXPS=LOGIN) once more, for clients that know no other." },
+    { .where = CONF_SERVER, .name = "channel_binding", .type = CONF_CHOICE, .offset = SERVER(channel_binding),
+      .fallback = "allow", .choices = binding_names,
+      .help = "Extended protection: must a login by GSSAPI, GSS-SPNEGO or NTLM be bound to its TLS connection?\n"
+              "Wrong bindings are always refused; require refuses those without any." },
+    { .where = CONF_SERVER, .name = "encryption", .type = CONF_CHOICE, .offset = SERVER(encryption), .fallback = "tls",
+      .choices = encryption_names,
+      .help = "What counts as encrypted for\n.Ic accept No = \\(dqtls\\(dq\nand\n.Ic accept No = \\(dqauth+tls\\(dq :\n"
+              "tls; layer, which is TLS or a SASL layer that encrypts; any, which is TLS or any SASL layer." },
+    { .where = CONF_SERVER, .name = "send_as", .type = CONF_CHOICE, .offset = SERVER(send_as), .fallback = "auto",
+      .choices = send_as_names,
+      .help = "Which addresses may stand in MAIL FROM after a login: any, or own, which are those that the identity\n"
+              "blocks give.\nOthers are refused with 550 5.7.60.\nauto is own where there are identity blocks, "
+              "otherwise any." },
 
     /* host: what is left out is the server's */
     { .where = CONF_HOST, .name = "accept", .type = CONF_CHOICE, .offset = HOST(accept), .inherited = true,
@@ -214,6 +254,19 @@ const struct conf_option conf_schema[] = {
     { .where = CONF_HOST, .name = "strip_headers", .type = CONF_STRINGS, .offset = HOST(strip_headers),
       .inherited = true,
       .form = form_header, .example = "{\"X-MS-Exchange-Organization-*\"}", .help = "As in the server." },
+    { .where = CONF_HOST, .name = "exps", .type = CONF_BOOL, .offset = HOST(exps), .inherited = true,
+      .example = "true", .help = "As in the server." },
+    { .where = CONF_HOST, .name = "login_line", .type = CONF_BOOL, .offset = HOST(login_line), .inherited = true,
+      .example = "true", .help = "As in the server." },
+    { .where = CONF_HOST, .name = "ntlm_v1", .type = CONF_BOOL, .offset = HOST(ntlm_v1), .fallback = "false",
+      .help = "May these hosts log in with version 1 of NTLM against the user store?\n"
+              "It is broken; for devices that know nothing newer." },
+    { .where = CONF_HOST, .name = "channel_binding", .type = CONF_CHOICE, .offset = HOST(channel_binding),
+      .inherited = true, .choices = binding_names, .example = "\"require\"", .help = "As in the server." },
+    { .where = CONF_HOST, .name = "encryption", .type = CONF_CHOICE, .offset = HOST(encryption), .inherited = true,
+      .choices = encryption_names, .example = "\"layer\"", .help = "As in the server." },
+    { .where = CONF_HOST, .name = "send_as", .type = CONF_CHOICE, .offset = HOST(send_as), .inherited = true,
+      .choices = send_as_names, .example = "\"any\"", .help = "As in the server." },
 
     /* domain */
     { .where = CONF_DOMAIN, .name = "deliver", .type = CONF_STRING, .offset = DOMAIN(deliver), .form = form_deliver,
@@ -235,19 +288,99 @@ const struct conf_option conf_schema[] = {
       .choices = tls_names,
       .help = "TLS towards the next hop: none, opportunistic, require, or verify (its name and the chain of its "
               "certificate)." },
-    { .where = CONF_DOMAIN, .name = "auth", .type = CONF_STRING, .offset = DOMAIN(auth), .upper = true,
-      .form = form_mechanism,
-      .example = "\"PLAIN\"", .help = "The mechanism to log in with at the next hop." },
+    { .where = CONF_DOMAIN, .name = "auth", .type = CONF_STRING, .offset = DOMAIN(auth_written), .upper = true,
+      .form = form_auth, .example = "\"PLAIN\"",
+      .help = "How to log in at the next hop: a mechanism; X-EXPS, which is the strongest one by that verb; or auto,\n"
+              "the strongest that the next hop offers and there are credentials for.\n"
+              "A login that fails defers the mail.\n"
+              "With optional: before it mail goes out without a login then, and that is logged each time." },
     { .where = CONF_DOMAIN, .name = "user", .type = CONF_STRING, .offset = DOMAIN(user), .form = form_any,
-      .example = "\"relay\"", .help = "The name to log in with." },
+      .example = "\"relay\"", .help = "The name to log in with; for NTLM with its domain, CORP\\erelay." },
     { .where = CONF_DOMAIN, .name = "password_file", .type = CONF_PATH, .offset = DOMAIN(password_file),
       .example = "\"/etc/postern/partner.pw\"",
-      .help = "The file whose first line is the password.\nroot:root 0600 is enough." },
+      .help = "The file whose first line is the password of\n.Ic user\nor\n.Ic principal .\n"
+              "root:root 0600 is enough." },
+    { .where = CONF_DOMAIN, .name = "principal", .type = CONF_STRING, .offset = DOMAIN(principal),
+      .form = form_principal, .example = "\"svc-postern@CORP.TEST\"",
+      .help = "The Kerberos principal to log in as, with GSSAPI and GSS-SPNEGO." },
+    { .where = CONF_DOMAIN, .name = "keytab", .type = CONF_PATH, .offset = DOMAIN(keytab),
+      .example = "\"/etc/postern/svc-postern.keytab\"",
+      .help = "The principal's keys, instead of a password.\nroot:root 0600 is enough.\n"
+              "A changed file is used without reload." },
+    { .where = CONF_DOMAIN, .name = "target_spn", .type = CONF_STRINGS, .offset = DOMAIN(target_spn),
+      .form = form_spn, .fallback_text = "SMTPSVC and then smtp, with the name that the next hop announces",
+      .example = "{\"SMTPSVC/exchange.corp.test\"}",
+      .help = "The services to get a ticket for, tried in this order." },
+    { .where = CONF_DOMAIN, .name = "seal", .type = CONF_BOOL, .offset = DOMAIN(seal), .fallback = "false",
+      .help = "Where there is no TLS, encrypt the session with a layer of the login (GSSAPI, GSS-SPNEGO, NTLM), or "
+              "defer." },
     { .where = CONF_DOMAIN, .name = "server", .type = CONF_STRING, .offset = DOMAIN(server), .form = form_any,
       .fallback_text = "the first server", .example = "\"mail.example.com\"",
       .help = "The server whose name goes into EHLO, whose address is the source, and whose certificate is used." },
     { .where = CONF_DOMAIN, .name = "concurrency", .type = CONF_NUMBER, .offset = DOMAIN(concurrency), .fallback = "20",
       .min = 1, .max = 1000, .help = "Connections to one next hop at the same time." },
+
+    /* directory */
+    { .where = CONF_DIRECTORY, .name = "servers", .type = CONF_STRINGS, .offset = DIRECTORY(servers), .form = form_ldap,
+      .example = "{\"ldap://dc1.corp.test\", \"ldap://dc2.corp.test\"}",
+      .help = "The directory's servers, asked in this order, by name: Kerberos and certificates need it." },
+    { .where = CONF_DIRECTORY, .name = "bind", .type = CONF_CHOICE, .offset = DIRECTORY(bind), .fallback = "gssapi",
+      .choices = bind_names,
+      .help = "How the connection is protected: gssapi (Kerberos signs and encrypts), starttls, or ldaps.\n"
+              "The login is Kerberos' in each case." },
+    { .where = CONF_DIRECTORY, .name = "ca", .type = CONF_PATH, .offset = DIRECTORY(ca),
+      .fallback_text = "the certificates of the system", .example = "\"/etc/postern/corp-ca.pem\"",
+      .help = "The certificates, in PEM, that the directory's are checked against." },
+    { .where = CONF_DIRECTORY, .name = "principal", .type = CONF_STRING, .offset = DIRECTORY(principal),
+      .form = form_principal, .example = "\"svc-postern@CORP.TEST\"", .help = "Who asks the directory." },
+    { .where = CONF_DIRECTORY, .name = "keytab", .type = CONF_PATH, .offset = DIRECTORY(keytab),
+      .example = "\"/etc/postern/svc-postern.keytab\"",
+      .help = "The keys of that principal.\nroot:root 0600 is enough." },
+    { .where = CONF_DIRECTORY, .name = "base", .type = CONF_STRING, .offset = DIRECTORY(base), .form = form_base,
+      .fallback_text = "from the realm: DC=corp,DC=test", .example = "\"OU=People,DC=corp,DC=test\"",
+      .help = "Below which entry accounts are looked for." },
+    { .where = CONF_DIRECTORY, .name = "netbios", .type = CONF_STRING, .offset = DIRECTORY(netbios),
+      .form = form_netbios, .upper = true, .example = "\"CORP\"",
+      .help = "The NT name of the realm: CORP\\ealice is alice@CORP.TEST then." },
+
+    /* identity */
+    { .where = CONF_IDENTITY, .name = "realm", .type = CONF_STRING, .offset = IDENTITY(realm), .form = form_realm,
+      .fallback_text = "with\n.Ic match\nor\n.Ic table\nevery login, otherwise users of the user store",
+      .example = "\"CORP.TEST\"", .help = "The rule is for logins of this Kerberos realm." },
+    { .where = CONF_IDENTITY, .name = "domain", .type = CONF_STRING, .offset = IDENTITY(domain), .form = form_domain,
+      .lower = true, .example = "\"corp.test\"",
+      .help = "The mailbox is the name of the login at this domain.\nNames of machines and services have none." },
+    { .where = CONF_IDENTITY, .name = "match", .type = CONF_STRING, .offset = IDENTITY(match), .form = form_match,
+      .example = "\"^svc-(.*)@CORP\\\\.TEST$\"",
+      .help = "A POSIX extended regular expression for the whole principal; the case of letters counts.\n"
+              "Needs\n.Ic mailbox\nor\n.Ic reject ." },
+    { .where = CONF_IDENTITY, .name = "mailbox", .type = CONF_STRING, .offset = IDENTITY(mailbox), .form = form_any,
+      .example = "\"\\\\1@corp.test\"",
+      .help = "The mailbox for\n.Ic match ;\n\\e1 to \\e9 stand for what the groups matched." },
+    { .where = CONF_IDENTITY, .name = "attribute", .type = CONF_STRINGS, .offset = IDENTITY(attribute),
+      .form = form_attribute, .example = "{\"mail\", \"proxyAddresses\"}",
+      .help = "Attributes of the account in the directory of\n.Ic realm .\nThe first address is the mailbox, the "
+              "others may be used as sender, too.\nOf proxyAddresses the one with SMTP: in capitals comes first." },
+    { .where = CONF_IDENTITY, .name = "table", .type = CONF_PATH, .offset = IDENTITY(table),
+      .example = "\"/etc/postern/identity\"",
+      .help = "A file of lines: a principal or user, a mailbox, and further addresses that may be used as sender\n"
+              "(*@DOMAIN for all of a domain), with blanks between them; # begins a comment." },
+    { .where = CONF_IDENTITY, .name = "netbios", .type = CONF_STRING, .offset = IDENTITY(netbios),
+      .form = form_netbios, .upper = true, .example = "\"CORP\"",
+      .help = "The NT name of the realm, where it has no directory block." },
+    { .where = CONF_IDENTITY, .name = "reject", .type = CONF_BOOL, .offset = IDENTITY(reject), .fallback = "false",
+      .help = "Logins that the rule is for are refused." },
+
+    /* peers */
+    { .where = CONF_PEERS, .name = "principals", .type = CONF_STRINGS, .offset = PEERS(principals),
+      .form = form_principal,
+      .example = "{\"MX1$@CORP.TEST\", \"SMTPSVC/mx2.corp.test@CORP.TEST\"}",
+      .help = "Who they log in as: principals, NAME@REALM, case kept." },
+    { .where = CONF_PEERS, .name = "rights", .type = CONF_STRINGS, .offset = PEERS(rights), .form = form_right,
+      .lower = true, .example = "{\"relay\", \"any-sender\"}",
+      .help = "What they may do: submit (send to domains of ours, always there), relay (to all others), any-sender\n"
+              "(use any address in MAIL FROM), headers (header fields of\n.Ic strip_headers\nstay), size (no limit of "
+              "size).\nOther logins may submit and relay." },
 };
 const size_t conf_schema_n = sizeof conf_schema / sizeof *conf_schema;
 
@@ -272,6 +405,28 @@ const struct conf_block conf_blocks[] = {
       .help = "Where mail for a domain goes.\n"
               "The title is a domain, *.DOMAIN for every domain below one, or * for all others.\n"
               "A domain has either\n.Ic deliver\nor\n.Ic via ." },
+    { .name = "directory", .outer = CONF_TOP, .where = CONF_DIRECTORY, .item_bytes = sizeof(struct conf_directory),
+      .name_offset = DIRECTORY(realm), .place_offset = DIRECTORY(place), .list_offset = TOP(directory),
+      .count_offset = TOP(n_directories), .form = form_realm,
+      .title = "REALM",
+      .help = "The LDAP directory of a Kerberos realm, for identity blocks with\n.Ic attribute ." },
+    { .name = "identity", .outer = CONF_TOP, .where = CONF_IDENTITY, .item_bytes = sizeof(struct conf_identity),
+      .name_offset = IDENTITY(name), .place_offset = IDENTITY(place), .list_offset = TOP(identity),
+      .count_offset = TOP(n_identities), .form = form_any,
+      .title = "NAME",
+      .help = "A rule from who logged in to a mailbox.\n"
+              "Rules are tried in the order of the file, and the first that gives a mailbox wins; the title is for "
+              "the log.\n"
+              "A rule has one of\n.Ic domain , match , attribute , table\nor\n.Ic reject .\n"
+              "CORP\\ealice, alice@corp.test and alice@CORP.TEST are the same login: names of NT domains and realms in "
+              "letters of either case become the realm's principal before the rules.\n"
+              "A user of the user store whose name is an address has it as mailbox when no rule gives another.\n"
+              ".Xr postern-whoami 1\nshows what becomes of a login." },
+    { .name = "peers", .outer = CONF_TOP, .where = CONF_PEERS, .item_bytes = sizeof(struct conf_peers),
+      .name_offset = PEERS(name), .place_offset = PEERS(place), .list_offset = TOP(peers),
+      .count_offset = TOP(n_peers), .form = form_any,
+      .title = "NAME",
+      .help = "Logins that are other mail servers, and what they may do.\nThe first block that names a login holds." },
 };
 const size_t conf_blocks_n = sizeof conf_blocks / sizeof *conf_blocks;
 
@@ -301,7 +456,9 @@ const struct conf_option *conf_option_elsewhere(struct str name, enum conf_where
 
 const char *conf_where_name(enum conf_where where)
 {
-    static const char *const names[CONF_WHERES] = { "", "server", "host", "domain" };
+    static const char *const names[CONF_WHERES] = {
+        "", "server", "host", "domain", "directory", "identity", "peers",
+    };
     return names[where];
 }
 

@@ -5,7 +5,9 @@
 #include "conf/conf.h"
 #include "conf/parse.h"
 
-enum conf_where { CONF_TOP, CONF_SERVER, CONF_HOST, CONF_DOMAIN, CONF_WHERES };
+enum conf_where {
+    CONF_TOP, CONF_SERVER, CONF_HOST, CONF_DOMAIN, CONF_DIRECTORY, CONF_IDENTITY, CONF_PEERS, CONF_WHERES
+};
 
 enum conf_type {
     CONF_STRING,   /* const char * */
@@ -31,7 +33,7 @@ struct conf_option {
     const char *const *choices; /* CONF_CHOICE: what may be written */
     /* The form of one string or list value. False: wrong, and `hint` says what would be right. */
     bool (*form)(struct str value, char hint[CONF_HINT_BYTES]);
-    bool upper;                 /* stored in upper case */
+    bool upper, lower;          /* stored in upper, lower case */
     /* The default when it follows from others. */
     const char *(*computed)(const struct conf *conf, struct arena *arena);
     const char *fallback_text;  /* for the manual: what a computed default is */
@@ -44,6 +46,8 @@ struct conf_block {
     const char *name;
     enum conf_where outer, where;
     size_t item_bytes, name_offset, place_offset, list_offset, count_offset; /* the last two: in the outer struct */
+    /* The form of the title; NULL: checked by the loader. False: wrong, and `hint` says what would be right. */
+    bool (*form)(struct str title, char hint[CONF_HINT_BYTES]);
     const char *title;          /* for the manual: what the title is */
     const char *help;
 };
@@ -53,14 +57,14 @@ extern const size_t conf_schema_n;
 extern const struct conf_block conf_blocks[];
 extern const size_t conf_blocks_n;
 
-enum { CONF_OPTIONS_MAX = 100 };
+enum { CONF_OPTIONS_MAX = 200 };
 
 /* NULL: no such option there. */
 const struct conf_option *conf_option_find(enum conf_where where, struct str name);
 const struct conf_block *conf_block_find(enum conf_where outer, struct str name);
 /* The same option in another kind of block, or NULL. */
 const struct conf_option *conf_option_elsewhere(struct str name, enum conf_where not_here);
-/* "server", "host", "domain" or "" for the top level. */
+/* "server", "host", "domain" …, or "" for the top level. */
 const char *conf_where_name(enum conf_where where);
 /* Names of options and blocks that may stand there; ends with NULL. */
 void conf_names(enum conf_where where, const char *ret_names[CONF_OPTIONS_MAX]);

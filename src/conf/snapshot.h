@@ -27,6 +27,12 @@ struct conf_server_origin {
     const struct conf_node *node;
     const struct conf_node **host;  /* one a host block */
 };
+/* A block without blocks in it: directory, identity, peers. In the order of the files. */
+struct conf_simple {
+    void *item;
+    const struct conf_node **node;
+    size_t n;
+};
 struct conf_draft {
     struct conf *conf;
     struct conf_snapshot *snapshot; /* the same */
@@ -38,11 +44,26 @@ struct conf_draft {
     struct conf_server_origin *server_origin;
     struct conf_domain *domain;
     const struct conf_node **domain_node;
+    struct conf_simple simple[CONF_WHERES];
     bool out_of_memory;
 };
 
 /* check.c: what must stand together, and what must not. Adds to d->mistakes. */
 void conf_check(struct conf_draft *d);
+/* The child that sets `name`, or is a slip for it; NULL: nothing is there. */
+const struct conf_node *conf_check_written(const struct conf_node *first, const char *name);
+/* Where a block's option was written, or the block. */
+struct conf_place conf_check_place(const struct conf_node *block, const char *name);
+/* check_identity.c: Kerberos, directories, identity rules and peers. */
+void conf_check_identity(struct conf_draft *d);
+/* The login of a route. */
+void conf_check_auth(struct conf_draft *d, const struct conf_domain *domain, const struct conf_node *node);
+/* Equal titles among the blocks of a kind. */
+struct conf_titled {
+    const char *name;
+    struct conf_place place;
+};
+void conf_check_twice(struct conf_draft *d, struct conf_titled *list, size_t n, const char *kind);
 /* load.c: conf_load() without a bundle. */
 int conf_load_with(const struct conf_reader *reader, const char *path, struct conf_mistakes *mistakes,
                    const struct conf **ret_conf, struct err *err);

@@ -205,6 +205,8 @@ static const char *copy_string(const struct conf_option *option, struct str text
     for (char *c = (char *)copy; option->upper && c && *c; c++)
         if (*c >= 'a' && *c <= 'z')
             *c = (char)(*c - 32);
+    for (char *c = (char *)copy; option->lower && c && *c; c++)
+        *c = ascii_lower(*c);
     return copy;
 }
 
@@ -271,6 +273,17 @@ bool conf_value_set(const struct conf_option *option, const struct conf_node *no
     if (copy)
         memcpy(at, &copy, sizeof copy);
     return copy != NULL;
+}
+
+void conf_value_copy(const struct conf_option *from, const void *from_base, const struct conf_option *to,
+                     void *to_base)
+{
+    static const size_t bytes[] = {
+        [CONF_STRING] = sizeof(char *),   [CONF_PATH] = sizeof(char *),       [CONF_STRINGS] = sizeof(struct conf_strings),
+        [CONF_BOOL] = sizeof(bool),       [CONF_SIZE] = sizeof(uint64_t),     [CONF_DURATION] = sizeof(uint32_t),
+        [CONF_NUMBER] = sizeof(uint32_t), [CONF_CHOICE] = sizeof(int),
+    };
+    memcpy((char *)to_base + to->offset, (const char *)from_base + from->offset, bytes[to->type]);
 }
 
 bool conf_value_default(const struct conf_option *option, struct arena *arena, void *base)

@@ -14,6 +14,9 @@ struct conf_value_error {
 };
 bool conf_value_set(const struct conf_option *option, const struct conf_node *node, const char *folder,
                     struct arena *arena, void *base, struct conf_value_error *ret);
+/* One row's value into another row of the same type, strings shared. */
+void conf_value_copy(const struct conf_option *from, const void *from_base, const struct conf_option *to,
+                     void *to_base);
 /* The row's default. False: no memory. */
 bool conf_value_default(const struct conf_option *option, struct arena *arena, void *base);
 

@@ -75,8 +75,13 @@ enum ipc_file_kind {
     IPC_FILE_SPOOL_LOCK,   /* only to be kept open */
     IPC_FILE_CONTROL,      /* listening control socket, to queue */
     IPC_FILE_CA,           /* trust anchors, PEM */
+    IPC_FILE_KEYTAB,       /* name = server, domain or realm, detail = enum ipc_keytab: to auth only; comes again,
+                              between GO and the next CONFIG, whenever the file has changed */
+    IPC_FILE_IDENTITY,     /* name = identity block with a table: to auth only */
     IPC_FILE_KINDS,
 };
+/* Whose keytab it is. */
+enum ipc_keytab { IPC_KEYTAB_SERVER, IPC_KEYTAB_DOMAIN, IPC_KEYTAB_DIRECTORY, IPC_KEYTABS };
 struct ipc_file {
     enum ipc_file_kind kind;
     uint8_t detail;

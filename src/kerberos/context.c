@@ -342,51 +342,17 @@ uint32_t krb_context_plain_max(const struct krb_context *context, bool confident
     return plain_max < output_max_bytes ? plain_max : 0;
 }
 
-int krb_context_export(struct krb_context *context, struct buf *ret_octets, struct err *err)
+void *krb_context_gss(const struct krb_context *context)
 {
-    OM_uint32 minor;
-    gss_buffer_desc out = GSS_C_EMPTY_BUFFER;
-    if (!usable(context))
-        return err_set(err, ERR_AUTH, "there is no complete security context to hand over");
-    OM_uint32 major = gss_export_sec_context(&minor, &context->gss, &out);
-    if (GSS_ERROR(major)) {
-        krb_failure_gss(&context->failure, context->side, major, minor, mech_of(context));
-        return err_set(err, ERR_AUTH, "the security context cannot be handed over: %s", context->failure.minor_text);
-    }
-    if (out.length > KRB_EXPORT_MAX || !buffer_move(&out, ret_octets)) {
-        buffer_wipe(&out);
-        return err_set(err, ERR_LIMIT, "the exported security context is over %d octets", (int)KRB_EXPORT_MAX);
-    }
-    return 0;
+    return context->gss;
 }
 
-int krb_context_import(struct str octets, struct krb_context **ret_context, struct err *err)
+void *krb_context_take_gss(struct krb_context *context)
 {
-    gss_buffer_desc in = { octets.n, (void *)(uintptr_t)octets.p };
-    struct krb_failure failure;
-    OM_uint32 minor, flags = 0, lifetime_s = 0;
-    int local = 0;
-    *ret_context = NULL;
-    if (octets.n == 0 || octets.n > KRB_EXPORT_MAX)
-        return err_set(err, ERR_SYNTAX, "%zu octets are no exported security context", octets.n);
-    struct krb_context *context = krb_context_new(KRB_ACCEPTOR, GSS_C_NO_CREDENTIAL, STR_NONE);
-    if (!context)
-        return err_set(err, -ENOMEM, "out of memory");
-    OM_uint32 major = gss_import_sec_context(&minor, &in, &context->gss);
-    if (!GSS_ERROR(major))
-        major = gss_inquire_context(&minor, context->gss, NULL, NULL, &lifetime_s, NULL, &flags, &local, NULL);
-    if (GSS_ERROR(major)) {
-        krb_failure_gss(&failure, KRB_ACCEPTOR, major, minor, &krb_oid_krb5);
-        krb_context_free(&context);
-        return err_set(err, ERR_AUTH, "the security context cannot be taken over: %s (%s)", failure.major_text,
-                       failure.minor_text);
-    }
-    context->side = local ? KRB_INITIATOR : KRB_ACCEPTOR;
-    context->flags = flags_of_gss(flags);
-    context->session.lifetime_s = lifetime_s;
-    context->started = context->complete = true;
-    *ret_context = context;
-    return 0;
+    gss_ctx_id_t gss = context->complete ? context->gss : GSS_C_NO_CONTEXT;
+    if (context->complete)
+        context->gss = GSS_C_NO_CONTEXT;
+    return gss;
 }
 
 bool krb_binding_build(enum krb_binding kind, struct str octets, struct buf *ret_application_data)

@@ -160,6 +160,11 @@ const char *krb_initiator_principal(const struct krb_initiator *initiator)
     return initiator->principal;
 }
 
+void *krb_initiator_credential(const struct krb_initiator *initiator)
+{
+    return initiator->credential;
+}
+
 /* "class/host" gets an empty realm, which krb5 calls the referral realm: it asks the client's own KDC, which may
  * point on, and no name is looked up in DNS. */
 static OM_uint32 import_target(const char *target, gss_name_t *ret_name, OM_uint32 *ret_minor)

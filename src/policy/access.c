@@ -61,13 +61,15 @@ void access_find(const struct conf_server *server, const unsigned char address[1
     if (host)
         *ret_rules = (struct access_rules){
             .accept = host->accept, .relay = host->relay, .plaintext = host->plaintext, .mechanisms = host->mechanisms,
-            .line_ends = host->line_ends, .strip_headers = host->strip_headers, .place = host->place,
-            .network = host->network,
+            .line_ends = host->line_ends, .strip_headers = host->strip_headers, .exps = host->exps,
+            .login_line = host->login_line, .ntlm_v1 = host->ntlm_v1, .channel_binding = host->channel_binding,
+            .encryption = host->encryption, .send_as = host->send_as, .place = host->place, .network = host->network,
         };
     else
         *ret_rules = (struct access_rules){
             .accept = server->accept, .relay = server->relay, .plaintext = server->plaintext,
             .mechanisms = server->mechanisms, .line_ends = server->line_ends, .strip_headers = server->strip_headers,
-            .place = server->place,
+            .exps = server->exps, .login_line = server->login_line, .channel_binding = server->channel_binding,
+            .encryption = server->encryption, .send_as = server->send_as, .place = server->place,
         };
 }

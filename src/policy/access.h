@@ -13,6 +13,10 @@ struct access_rules {
     struct conf_strings mechanisms;
     enum conf_line_ends line_ends;
     struct conf_strings strip_headers;
+    bool exps, login_line, ntlm_v1;
+    enum conf_binding channel_binding;
+    enum conf_encryption encryption;
+    enum conf_send_as send_as;
     struct conf_place place; /* of the host block, or of the server when none matches */
     const char *network;     /* as written; NULL: no block matches */
 };

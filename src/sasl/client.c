@@ -63,3 +63,15 @@ bool sasl_client_complete(const struct sasl_client *client)
 {
     return client->ops->complete(client->state);
 }
+
+struct sasl_layer_choice sasl_client_layer(const struct sasl_client *client)
+{
+    if (!client->ops->layer || !client->ops->complete(client->state))
+        return (struct sasl_layer_choice){ .kind = SASL_LAYER_NONE };
+    return client->ops->layer(client->state);
+}
+
+bool sasl_client_layer_state(struct sasl_client *client, struct buf *out)
+{
+    return client->ops->layer_state && client->ops->layer_state(client->state, out);
+}

@@ -11,6 +11,7 @@
 static const struct sasl_mechanism mechanisms[] = {
     { "SCRAM-SHA-256-PLUS", SASL_BINDING, 40, &sasl_server_scram, &sasl_client_scram },
     { "SCRAM-SHA-256", 0, 30, &sasl_server_scram, &sasl_client_scram },
+    { "NTLM", SASL_NTLM, 25, &sasl_server_ntlmssp, &sasl_client_ntlmssp },
     { "PLAIN", SASL_CLEARTEXT, 20, &sasl_server_plain, &sasl_client_plain },
     /* SMTP allows LOGIN an initial response: clients send the name in it. */
     { "LOGIN", SASL_CLEARTEXT, 10, &sasl_server_login, &sasl_client_login },
@@ -41,6 +42,23 @@ bool sasl_list_has(struct str list, struct str name)
             break;
     }
     return false;
+}
+
+const char *sasl_layer_kind_name(enum sasl_layer_kind kind)
+{
+    static const char *const names[] = {
+        [SASL_LAYER_NONE] = "none",
+        [SASL_LAYER_GSS_INTEGRITY] = "gss-integrity",
+        [SASL_LAYER_GSS_CONFIDENTIALITY] = "gss-confidentiality",
+        [SASL_LAYER_NTLM_SIGN] = "ntlm-sign",
+        [SASL_LAYER_NTLM_SEAL] = "ntlm-seal",
+    };
+    return names[kind];
+}
+
+bool sasl_layer_is_confidential(enum sasl_layer_kind kind)
+{
+    return kind == SASL_LAYER_GSS_CONFIDENTIALITY || kind == SASL_LAYER_NTLM_SEAL;
 }
 
 bool sasl_nonce_text(const unsigned char octets[SASL_NONCE_BYTES], char ret_text[SASL_NONCE_TEXT + 1])

@@ -23,6 +23,7 @@ enum {
     SASL_KEY_BYTES = 32,         /* SHA-256 */
     SASL_BINDING_MAX = 128,      /* octets of channel-binding data */
     SASL_MESSAGE_MAX = 64 * 1024,
+    SASL_PRINCIPAL_MAX = 511,    /* octets of a principal as text, and of an authorization identity beside it */
     SASL_ITERATIONS_MIN = 4096,  /* RFC 7677 section 4; below it both sides refuse */
     SASL_ITERATIONS = 10000,     /* of the verifiers that we make: 5 ms for one PLAIN login without cache */
     SASL_ITERATIONS_MAX = 1000000, /* a client does not let a server burn more of its time */
@@ -38,7 +39,35 @@ enum sasl_flag {
     SASL_CLEARTEXT = 1,          /* shows the password to the server: TLS first */
     SASL_SERVER_FIRST = 2,       /* an initial response is a mistake (501 5.7.0) */
     SASL_BINDING = 4,            /* needs channel-binding data */
+    SASL_BLOCKING = 8,           /* making and stepping an exchange may wait for files or a KDC: on a worker */
+    SASL_GSS = 16,               /* needs a context of GSS-API, or on the server's side NTLM in its stead */
+    SASL_NTLM = 32,              /* needs struct sasl_ntlm_setup */
 };
+
+/* Security layers (RFC 4422 section 3.7), as bits of RFC 4752 section 3.3. A set without NONE demands a layer; an empty
+ * set is NONE alone. */
+enum sasl_layer_bit {
+    SASL_LAYER_BIT_NONE = 1,
+    SASL_LAYER_BIT_INTEGRITY = 2,
+    SASL_LAYER_BIT_CONFIDENTIALITY = 4,
+    SASL_LAYER_BITS = 7,
+};
+enum sasl_layer_kind {
+    SASL_LAYER_NONE,
+    SASL_LAYER_GSS_INTEGRITY,
+    SASL_LAYER_GSS_CONFIDENTIALITY,
+    SASL_LAYER_NTLM_SIGN,
+    SASL_LAYER_NTLM_SEAL,
+};
+/* What a finished exchange agreed on: it starts with the first octet after the reply 235. */
+struct sasl_layer_choice {
+    enum sasl_layer_kind kind;
+    uint32_t peer_max_bytes;     /* the longest packet that the peer takes; 0: it did not say */
+};
+/* "none", "gss-integrity", "gss-confidentiality", "ntlm-sign", "ntlm-seal": for the log. */
+const char *sasl_layer_kind_name(enum sasl_layer_kind kind);
+/* Nobody on the way can read what goes through it. */
+bool sasl_layer_is_confidential(enum sasl_layer_kind kind);
 
 struct sasl_server_ops;
 struct sasl_client_ops;
@@ -53,7 +82,9 @@ struct sasl_mechanism {
 
 /* By name, letters of either case; NULL when unknown. */
 const struct sasl_mechanism *sasl_mechanism_find(struct str name);
-/* All, strongest first; NULL ends it. */
+/* All, strongest first; NULL ends it. "auto" goes through them in this order: GSSAPI and GSS-SPNEGO prove both sides
+ * and no password is there to be guessed; then SCRAM, bound before unbound; NTLM, which shows no password but whose
+ * answers can be guessed offline and relayed; at last those that hand the password over, PLAIN before LOGIN. */
 const struct sasl_mechanism *sasl_mechanism_at(size_t i);
 /* Is `name` one of the space-separated names in `list`? */
 bool sasl_list_has(struct str list, struct str name);

@@ -23,6 +23,22 @@ static const struct sasl_failure failures[SASL_CAUSES] = {
     [SASL_CAUSE_DOWNGRADE] = { "downgrade", 535, "5.7.8",
                                "Channel binding was offered, and the client was told otherwise" },
     [SASL_CAUSE_NONCE] = { "nonce-mismatch", 535, "5.7.8", CREDENTIALS },
+    [SASL_CAUSE_UNKNOWN_TOKEN] = { "unknown-token", 501, "5.5.2",
+                                   "The token is neither Kerberos, SPNEGO nor NTLM" },
+    [SASL_CAUSE_NO_KERBEROS] = { "no-kerberos", 454, "4.7.0", "Temporary authentication failure" },
+    [SASL_CAUSE_GSS_FAILED] = { "gss-failed", 535, "5.7.8", CREDENTIALS },
+    [SASL_CAUSE_SERVICE_NOT_ALLOWED] = { "service-not-allowed", 535, "5.7.8", "The ticket is for another service" },
+    [SASL_CAUSE_BINDINGS_MISSING] = { "bindings-missing", 535, "5.7.8", "Channel bindings are required here" },
+    [SASL_CAUSE_ANONYMOUS] = { "anonymous", 535, "5.7.8", CREDENTIALS },
+    [SASL_CAUSE_LAYER_NOT_OFFERED] = { "layer-not-offered", 535, "5.7.8",
+                                       "This security layer was not offered" },
+    [SASL_CAUSE_LAYER_REQUIRED] = { "layer-required", 534, "5.7.9", "A security layer is required here" },
+    [SASL_CAUSE_LAYER_SIZE] = { "layer-size", 535, "5.7.8", "The security layer's buffer is too small" },
+    [SASL_CAUSE_NTLM_NOT_ALLOWED] = { "ntlm-not-allowed", 535, "5.7.8", "NTLM is not offered here" },
+    [SASL_CAUSE_NTLM_V1] = { "ntlm-v1", 535, "5.7.8", "NTLM version 1 is not accepted here" },
+    [SASL_CAUSE_NTLM_MIC] = { "ntlm-mic", 535, "5.7.8", CREDENTIALS },
+    [SASL_CAUSE_TARGET_NAME] = { "target-name", 535, "5.7.8", "The login was meant for another server" },
+    [SASL_CAUSE_MECH_LIST] = { "mech-list-mic", 535, "5.7.8", CREDENTIALS },
     [SASL_CAUSE_TEMPORARY] = { "temporary", 454, "4.7.0", "Temporary authentication failure" },
     [SASL_CAUSE_INTERNAL] = { "internal", 454, "4.7.0", "Temporary authentication failure" },
 };
@@ -33,7 +49,7 @@ const struct sasl_failure *sasl_failure_of(enum sasl_cause cause)
 }
 
 /* What the exchange waits for; a call that it does not wait for fails it. */
-enum phase { PHASE_FIRST, PHASE_STEP, PHASE_CHECK, PHASE_VERIFIER, PHASE_OVER };
+enum phase { PHASE_FIRST, PHASE_STEP, PHASE_CHECK, PHASE_VERIFIER, PHASE_NTLM, PHASE_OVER };
 
 struct sasl_server {
     const struct sasl_mechanism *mechanism;
@@ -97,7 +113,7 @@ static enum sasl_action settle(struct sasl_server *server, enum sasl_action acti
 {
     static const enum phase next[] = {
         [SASL_CHALLENGE] = PHASE_STEP, [SASL_CHECK_PASSWORD] = PHASE_CHECK, [SASL_NEED_VERIFIER] = PHASE_VERIFIER,
-        [SASL_DONE] = PHASE_OVER,      [SASL_FAILED] = PHASE_OVER,
+        [SASL_CHECK_NTLM] = PHASE_NTLM, [SASL_DONE] = PHASE_OVER,      [SASL_FAILED] = PHASE_OVER,
     };
     step->action = action;
     /* Who it was stays known in later steps: a failure's log line names the user. */
@@ -105,6 +121,8 @@ static enum sasl_action settle(struct sasl_server *server, enum sasl_action acti
         step->authcid = server->last.authcid;
     if (step->authzid.n == 0)
         step->authzid = server->last.authzid.n ? server->last.authzid : step->authcid;
+    if (!step->inner)
+        step->inner = server->last.inner;
     server->last = *step;
     server->phase = next[action];
     return action;
@@ -141,6 +159,18 @@ enum sasl_action sasl_server_checked(struct sasl_server *server, enum sasl_verdi
     return settle(server, sasl_fail(ret_step, causes[verdict]), ret_step);
 }
 
+enum sasl_action sasl_server_ntlm(struct sasl_server *server, enum sasl_verdict verdict,
+                                  const unsigned char session_base_key[SASL_NTLM_KEY_BYTES], struct str canonical,
+                                  struct sasl_step *ret_step)
+{
+    *ret_step = (struct sasl_step){ 0 };
+    if (server->phase != PHASE_NTLM)
+        return settle(server, sasl_fail(ret_step, SASL_CAUSE_INTERNAL), ret_step);
+    const struct sasl_server_ops *ops = server->mechanism->server;
+    enum sasl_action action = ops->ntlm(server->state, verdict, session_base_key, canonical, ret_step);
+    return settle(server, action, ret_step);
+}
+
 enum sasl_action sasl_server_verifier(struct sasl_server *server, enum sasl_verdict verdict,
                                       const struct sasl_verifier *verifier, struct sasl_step *ret_step)
 {
@@ -149,4 +179,10 @@ enum sasl_action sasl_server_verifier(struct sasl_server *server, enum sasl_verd
         return settle(server, sasl_fail(ret_step, SASL_CAUSE_INTERNAL), ret_step);
     enum sasl_action action = server->mechanism->server->verifier(server->state, verdict, verifier, ret_step);
     return settle(server, action, ret_step);
+}
+
+bool sasl_server_layer_state(struct sasl_server *server, struct buf *out)
+{
+    const struct sasl_server_ops *ops = server->mechanism->server;
+    return server->last.action == SASL_DONE && ops->layer_state && ops->layer_state(server->state, out);
 }

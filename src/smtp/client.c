@@ -41,9 +41,9 @@ void smtp_client_set_state(struct smtp_client *client, enum smtp_client_state st
         [SMTP_CLIENT_HELO] = TO(IDLE),
         [SMTP_CLIENT_STARTTLS_SENT] = TO(HANDSHAKE) | TO(AUTH_WAIT) | TO(IDLE),
         [SMTP_CLIENT_HANDSHAKE] = TO(EHLO),
-        [SMTP_CLIENT_AUTH_WAIT] = TO(AUTH_SENT),
+        [SMTP_CLIENT_AUTH_WAIT] = TO(AUTH_SENT) | TO(IDLE),
         [SMTP_CLIENT_AUTH_SENT] = TO(AUTH_WAIT) | TO(IDLE),
-        [SMTP_CLIENT_IDLE] = TO(SENDING) | TO(QUIT_SENT),
+        [SMTP_CLIENT_IDLE] = TO(SENDING) | TO(QUIT_SENT) | TO(EHLO),
         [SMTP_CLIENT_SENDING] = TO(IDLE),
     };
 #undef TO
@@ -228,7 +228,7 @@ static void send_ehlo(struct smtp_client *client, enum smtp_client_state state, 
     /* What was said before TLS, or to another greeting, counts no more. */
     client->can = 0;
     client->size_limit = 0;
-    client->mechanisms[0] = 0;
+    client->mechanisms[0] = client->exps_mechanisms[0] = 0;
     smtp_client_set_state(client, state);
     smtp_client_command(client, str_slice(line, (size_t)n));
     smtp_client_await(client, SMTP_CLIENT_STAGE_EHLO, now_ms);
@@ -245,19 +245,19 @@ static void keep_peer_name(struct smtp_client *client, struct str line)
 }
 
 /* "AUTH PLAIN LOGIN", and the old form "AUTH=PLAIN". What does not fit is as if not offered. */
-static void keep_mechanisms(struct smtp_client *client, struct str words)
+static void keep_mechanisms(char *list, size_t list_bytes, struct str words)
 {
-    size_t n = strlen(client->mechanisms);
-    for (size_t i = 0; i < words.n && n + 2 < sizeof client->mechanisms; i++) {
+    size_t n = strlen(list);
+    for (size_t i = 0; i < words.n && n + 2 < list_bytes; i++) {
         char c = words.p[i];
         bool space = c == ' ' || c == '\t';
-        if (space ? n == 0 || client->mechanisms[n - 1] == ' ' : !ascii_alnum(c) && c != '-' && c != '_')
+        if (space ? n == 0 || list[n - 1] == ' ' : !ascii_alnum(c) && c != '-' && c != '_')
             continue;
-        client->mechanisms[n++] = space ? ' ' : c;
+        list[n++] = space ? ' ' : c;
     }
-    if (n > 0 && client->mechanisms[n - 1] != ' ')
-        client->mechanisms[n++] = ' ';
-    client->mechanisms[n] = 0;
+    if (n > 0 && list[n - 1] != ' ')
+        list[n++] = ' ';
+    list[n] = 0;
 }
 
 static void keep_capability(struct smtp_client *client, struct str line)
@@ -270,7 +270,7 @@ static void keep_capability(struct smtp_client *client, struct str line)
         { "8BITMIME", SMTP_CLIENT_CAN_8BITMIME },     { "SMTPUTF8", SMTP_CLIENT_CAN_SMTPUTF8 },
         { "CHUNKING", SMTP_CLIENT_CAN_CHUNKING },     { "DSN", SMTP_CLIENT_CAN_DSN },
         { "STARTTLS", SMTP_CLIENT_CAN_STARTTLS },     { "AUTH", SMTP_CLIENT_CAN_AUTH },
-        { "ENHANCEDSTATUSCODES", SMTP_CLIENT_CAN_ENHANCED },
+        { "ENHANCEDSTATUSCODES", SMTP_CLIENT_CAN_ENHANCED }, { "X-EXPS", SMTP_CLIENT_CAN_EXPS },
     };
     size_t word = 0;
     while (word < line.n && line.p[word] != ' ' && line.p[word] != '=')
@@ -284,19 +284,21 @@ static void keep_capability(struct smtp_client *client, struct str line)
         if (row[i].can == SMTP_CLIENT_CAN_SIZE)
             str_to_u64(rest, UINT64_MAX, &client->size_limit);
         if (row[i].can == SMTP_CLIENT_CAN_AUTH)
-            keep_mechanisms(client, rest);
+            keep_mechanisms(client->mechanisms, sizeof client->mechanisms, rest);
+        if (row[i].can == SMTP_CLIENT_CAN_EXPS)
+            keep_mechanisms(client->exps_mechanisms, sizeof client->exps_mechanisms, rest);
     }
 }
 
 /* EHLO is answered and TLS is as it will be. */
 static void after_tls(struct smtp_client *client)
 {
-    if (!client->options.want_auth) {
+    bool none = client->mechanisms[0] == 0 && client->exps_mechanisms[0] == 0;
+    if (!client->options.want_auth || client->authenticated || (none && client->options.auth_optional)) {
         smtp_client_become_ready(client);
         return;
     }
-    struct str mechanisms = str_trim(str_of(client->mechanisms));
-    if (mechanisms.n == 0) {
+    if (none) {
         smtp_client_over(client, "4.7.0", "the server offers no authentication, but this route demands it");
         return;
     }
@@ -307,7 +309,8 @@ static void after_tls(struct smtp_client *client)
 
 static void after_ehlo(struct smtp_client *client, int64_t now_ms)
 {
-    bool wanted = client->options.tls != SMTP_CLIENT_TLS_NONE && !client->tls_active;
+    /* Who is authenticated before TLS speaks through a security layer by now. */
+    bool wanted = client->options.tls != SMTP_CLIENT_TLS_NONE && !client->tls_active && !client->authenticated;
     if (wanted && (client->can & SMTP_CLIENT_CAN_STARTTLS)) {
         smtp_client_set_state(client, SMTP_CLIENT_STARTTLS_SENT);
         smtp_client_command(client, STR("STARTTLS"));
@@ -434,18 +437,24 @@ static bool wants_silence(enum smtp_client_event_kind kind)
     return kind == SMTP_CLIENT_READY || kind == SMTP_CLIENT_AUTH_NEEDED || kind == SMTP_CLIENT_AUTH_CHALLENGE;
 }
 
+struct smtp_client_result smtp_client_result_of(const struct smtp_client *client, const struct smtp_client_rcpt *rcpt)
+{
+    struct smtp_client_result result = { .stage = rcpt->stage, .code = rcpt->code,
+        .text = str_slice(client->texts.p ? client->texts.p + rcpt->text_at : NULL, rcpt->text_bytes) };
+    memcpy(result.enhanced, rcpt->enhanced, sizeof rcpt->enhanced);
+    return result;
+}
+
 static void fill_event(struct smtp_client *client, struct smtp_client_event *event)
 {
-    if (event->kind == SMTP_CLIENT_AUTH_NEEDED)
+    if (event->kind == SMTP_CLIENT_AUTH_NEEDED) {
         event->mechanisms = str_trim(str_of(client->mechanisms));
+        event->exps_mechanisms = str_trim(str_of(client->exps_mechanisms));
+    }
     if (event->kind == SMTP_CLIENT_AUTH_CHALLENGE)
         event->challenge = buf_str(&client->auth);
-    if (event->kind == SMTP_CLIENT_FAILED || event->kind == SMTP_CLIENT_CLOSED) {
-        const struct smtp_client_rcpt *f = &client->failure;
-        event->result = (struct smtp_client_result){ .stage = f->stage, .code = f->code,
-            .text = str_slice(client->texts.p ? client->texts.p + f->text_at : NULL, f->text_bytes) };
-        memcpy(event->result.enhanced, f->enhanced, sizeof f->enhanced);
-    }
+    if (event->kind == SMTP_CLIENT_FAILED || event->kind == SMTP_CLIENT_CLOSED)
+        event->result = smtp_client_result_of(client, &client->failure);
 }
 
 static enum smtp_client_event_kind tell(struct smtp_client *client, struct smtp_client_event *ret_event)
@@ -529,6 +538,14 @@ void smtp_client_tls_started(struct smtp_client *client, int64_t now_ms)
     if (client->state != SMTP_CLIENT_HANDSHAKE)
         return;
     client->tls_active = true;
+    send_ehlo(client, SMTP_CLIENT_EHLO, now_ms);
+}
+
+void smtp_client_layer_started(struct smtp_client *client, int64_t now_ms)
+{
+    if (client->state != SMTP_CLIENT_IDLE || !client->authenticated)
+        return;
+    client->pending = SMTP_CLIENT_READ;
     send_ehlo(client, SMTP_CLIENT_EHLO, now_ms);
 }
 

@@ -10,7 +10,8 @@
  * breaks; FAILED or CLOSED follows then.
  *
  * Order at the start: greeting, EHLO or LHLO (HELO when EHLO is refused), STARTTLS as the level wants and
- * EHLO again, AUTH when wanted. A demand of ours that the peer cannot meet is FAILED with code 0: a
+ * EHLO again, AUTH when wanted. A SASL security layer begins where READY says that the login is done: put it
+ * between, then smtp_client_layer_started(), which says EHLO again (RFC 4954 section 4). A demand of ours that the peer cannot meet is FAILED with code 0: a
  * temporary, local reason.
  *
  * What a peer cannot take is decided here, without asking it, for all recipients: a message over its SIZE
@@ -67,6 +68,7 @@ struct smtp_client_options {
     bool lmtp;
     bool tls_active;             /* TLS from the first octet: the caller has made the handshake already */
     bool want_auth;
+    bool auth_optional;          /* none offered, or refused (but for a 421): READY without, smtp_client_auth_result() */
     bool no_pipelining;          /* do not use it although offered */
     enum smtp_client_tls tls;
     enum smtp_client_bdat bdat;
@@ -101,7 +103,8 @@ enum smtp_client_outcome smtp_client_outcome(const struct smtp_client_result *re
 
 struct smtp_client_event {
     enum smtp_client_event_kind kind;
-    struct str mechanisms;            /* AUTH_NEEDED: as offered, space-separated */
+    struct str mechanisms;            /* AUTH_NEEDED: as offered, space-separated; one of both lists may be empty */
+    struct str exps_mechanisms;       /* AUTH_NEEDED: the same under X-EXPS, Exchange's verb */
     struct str challenge;             /* AUTH_CHALLENGE: decoded; dies with the next call */
     struct smtp_client_result result; /* FAILED */
 };
@@ -117,6 +120,7 @@ enum {
     SMTP_CLIENT_CAN_STARTTLS = 64,
     SMTP_CLIENT_CAN_AUTH = 128,
     SMTP_CLIENT_CAN_ENHANCED = 256,
+    SMTP_CLIENT_CAN_EXPS = 512,
 };
 
 struct smtp_client;
@@ -143,13 +147,23 @@ void smtp_client_closed(struct smtp_client *client, const char *why);
  * new one, without TLS, is the caller's decision. */
 void smtp_client_tls_started(struct smtp_client *client, int64_t now_ms);
 
-/* Answers AUTH_NEEDED. An initial response too long for a command line of 512 octets is kept back until
- * the server asks (RFC 4954 section 4). */
-void smtp_client_auth_begin(struct smtp_client *client, struct str mechanism, bool has_initial, struct str initial,
-                            int64_t now_ms);
+/* Answers AUTH_NEEDED; `exps`: the verb is X-EXPS. An initial response too long for a command line of 512 octets is
+ * kept back until the server asks (RFC 4954 section 4); what stands in that first 334 then doesn't matter: Exchange
+ * writes words there. */
+void smtp_client_auth_begin(struct smtp_client *client, struct str mechanism, bool exps, bool has_initial,
+                            struct str initial, int64_t now_ms);
+/* Answers AUTH_NEEDED where the login is optional: READY, not authenticated. */
+void smtp_client_auth_skip(struct smtp_client *client);
 void smtp_client_auth_response(struct smtp_client *client, struct str response, int64_t now_ms);
-/* Sends "*"; the session then fails with stage AUTH. */
+/* Sends "*"; the session then fails with stage AUTH, or is READY without where the login is optional. */
 void smtp_client_auth_cancel(struct smtp_client *client, int64_t now_ms);
+/* From the first READY, authenticated: a SASL security layer is in its place. Everything from here on is given to the
+ * layer before it is written, and comes out of it before it is read. */
+void smtp_client_layer_started(struct smtp_client *client, int64_t now_ms);
+/* The last AUTH or X-EXPS command, without what it carried; empty before. */
+struct str smtp_client_auth_command(const struct smtp_client *client);
+/* How the server refused it. code 0: it did not. The text lives until the next message is begun. */
+struct smtp_client_result smtp_client_auth_result(const struct smtp_client *client);
 
 /* A message. All of it, recipients too, must stay valid until DONE. Addresses without <>; empty sender is
  * the null reverse-path. Strings are sent as they are: an address or parameter that does not fit into a

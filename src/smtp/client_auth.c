@@ -21,16 +21,23 @@ static void auth_sent(struct smtp_client *client, int64_t now_ms)
     smtp_client_await(client, SMTP_CLIENT_STAGE_AUTH, now_ms);
 }
 
-static void trace_auth(struct smtp_client *client, struct str mechanism, bool payload)
+static void trace_auth(struct smtp_client *client, bool payload)
 {
-    char text[128];
-    int n = snprintf(text, sizeof text, "AUTH %.*s%s", mechanism.n > 64 ? 64 : (int)mechanism.n,
-                     mechanism.n ? mechanism.p : "", payload ? " ****" : "");
+    char text[sizeof client->auth_command + 8];
+    int n = snprintf(text, sizeof text, "%s%s", client->auth_command, payload ? " ****" : "");
     smtp_client_trace(client, '>', str_slice(text, (size_t)n));
 }
 
-void smtp_client_auth_begin(struct smtp_client *client, struct str mechanism, bool has_initial, struct str initial,
-                            int64_t now_ms)
+static void add_command(struct smtp_client *client, struct str mechanism, bool exps)
+{
+    snprintf(client->auth_command, sizeof client->auth_command, "%s %.*s", exps ? "X-EXPS" : "AUTH",
+             mechanism.n > 64 ? 64 : (int)mechanism.n, mechanism.n ? mechanism.p : "");
+    buf_add_c(&client->out, exps ? "X-EXPS " : "AUTH ");
+    buf_add(&client->out, mechanism);
+}
+
+void smtp_client_auth_begin(struct smtp_client *client, struct str mechanism, bool exps, bool has_initial,
+                            struct str initial, int64_t now_ms)
 {
     if (client->state != SMTP_CLIENT_AUTH_WAIT)
         return;
@@ -40,10 +47,9 @@ void smtp_client_auth_begin(struct smtp_client *client, struct str mechanism, bo
         smtp_client_over(client, "4.7.0", "the mechanism's name is not fit for AUTH");
         return;
     }
-    size_t line_bytes = STR("AUTH ").n + mechanism.n + 1 + base64_encoded_bytes(initial.n) + 2;
+    size_t line_bytes = STR("X-EXPS ").n + mechanism.n + 1 + base64_encoded_bytes(initial.n) + 2;
     bool now = has_initial && line_bytes <= COMMAND_LINE_MAX_BYTES;
-    buf_add(&client->out, STR("AUTH "));
-    buf_add(&client->out, mechanism);
+    add_command(client, mechanism, exps);
     if (now) {
         buf_add_char(&client->out, ' ');
         add_response(client, initial, "=");
@@ -54,7 +60,7 @@ void smtp_client_auth_begin(struct smtp_client *client, struct str mechanism, bo
     buf_wipe(&client->auth);
     if (client->auth_held)
         buf_add(&client->auth, initial);
-    trace_auth(client, mechanism, now);
+    trace_auth(client, now);
     auth_sent(client, now_ms);
 }
 
@@ -80,6 +86,22 @@ void smtp_client_auth_cancel(struct smtp_client *client, int64_t now_ms)
     client->auth_cancelled = true;
     smtp_client_command(client, STR("*"));
     auth_sent(client, now_ms);
+}
+
+void smtp_client_auth_skip(struct smtp_client *client)
+{
+    if (client->state == SMTP_CLIENT_AUTH_WAIT && client->options.auth_optional)
+        smtp_client_become_ready(client);
+}
+
+struct str smtp_client_auth_command(const struct smtp_client *client)
+{
+    return str_of(client->auth_command);
+}
+
+struct smtp_client_result smtp_client_auth_result(const struct smtp_client *client)
+{
+    return smtp_client_result_of(client, &client->refused);
 }
 
 static void challenge(struct smtp_client *client, struct str line, int64_t now_ms)
@@ -109,7 +131,12 @@ static void challenge(struct smtp_client *client, struct str line, int64_t now_m
 void smtp_client_auth_reply(struct smtp_client *client, const struct smtp_reply *reply, struct str line,
                             int64_t now_ms)
 {
-    if (client->auth_cancelled && reply->code >= 300) {
+    if (reply->code >= 400)
+        smtp_client_record(client, &client->refused, SMTP_CLIENT_STAGE_AUTH, reply->code, reply->enhanced, reply->text);
+    if (reply->code >= 400 && client->options.auth_optional) {
+        buf_wipe(&client->auth);
+        smtp_client_become_ready(client);
+    } else if (client->auth_cancelled && reply->code >= 300) {
         smtp_client_over(client, "4.7.0", "authentication was given up by this side");
     } else if (reply->code == 235 && !client->auth_held && !client->auth_cancelled) {
         client->authenticated = true;

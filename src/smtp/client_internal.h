@@ -71,10 +71,11 @@ struct smtp_client {
     bool auth_cancelled;
     bool orderly;                 /* over, and nothing is wrong */
     struct smtp_client_rcpt failure; /* why it is over */
+    struct smtp_client_rcpt refused; /* the reply to a login that was optional */
     struct smtp_client_sending sending;
     struct smtp_client_rcpt *rcpt;
     size_t rcpt_cap;
-    char helo[256], peer_name[256], mechanisms[512];
+    char helo[256], peer_name[256], mechanisms[512], exps_mechanisms[512], auth_command[80];
 };
 
 /* client.c */
@@ -90,6 +91,7 @@ void smtp_client_over(struct smtp_client *client, const char *enhanced, const ch
     __attribute__((format(printf, 3, 4)));
 void smtp_client_out_of_step(struct smtp_client *client, const struct smtp_reply *reply);
 void smtp_client_become_ready(struct smtp_client *client);
+struct smtp_client_result smtp_client_result_of(const struct smtp_client *client, const struct smtp_client_rcpt *rcpt);
 void smtp_client_record(struct smtp_client *client, struct smtp_client_rcpt *rcpt, enum smtp_client_stage stage,
                         uint16_t code, const char *enhanced, struct str text);
 

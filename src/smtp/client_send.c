@@ -517,11 +517,7 @@ struct smtp_client_result smtp_client_result(const struct smtp_client *client, s
 {
     if (recipient >= client->sending.message.n_recipients)
         return (struct smtp_client_result){ .enhanced = "4.3.0" };
-    const struct smtp_client_rcpt *rcpt = &client->rcpt[recipient];
-    struct smtp_client_result result = { .stage = rcpt->stage, .code = rcpt->code,
-        .text = str_slice(client->texts.p ? client->texts.p + rcpt->text_at : NULL, rcpt->text_bytes) };
-    memcpy(result.enhanced, rcpt->enhanced, sizeof result.enhanced);
-    return result;
+    return smtp_client_result_of(client, &client->rcpt[recipient]);
 }
 
 bool smtp_client_used_dsn(const struct smtp_client *client)

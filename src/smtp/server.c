@@ -255,9 +255,15 @@ void smtp_server_auth_done(struct smtp_server *s, bool accepted, unsigned code, 
         server_close(s, "refused with 421");
 }
 
+void smtp_server_auth_done_layer(struct smtp_server *s, unsigned code, const char *enhanced, const char *text)
+{
+    assert(s->state == SERVER_ASKED && (s->asked == SMTP_SERVER_AUTH || s->asked == SMTP_SERVER_AUTH_RESPONSE));
+    server_auth_layer(s, code, enhanced, text);
+}
+
 void smtp_server_tls_started(struct smtp_server *s)
 {
-    assert(s->state == SERVER_HANDSHAKE);
+    assert(s->state == SERVER_HANDSHAKE && s->asked == SMTP_SERVER_STARTTLS);
     server_forget_peer(s);
     s->authenticated = false;
     server_set_state(s, SERVER_COMMAND);
@@ -265,8 +271,10 @@ void smtp_server_tls_started(struct smtp_server *s)
 
 void smtp_server_layer_started(struct smtp_server *s)
 {
-    assert(s->state == SERVER_COMMAND && s->authenticated);
+    assert(s->state == SERVER_HANDSHAKE && s->authenticated);
     server_forget_peer(s);
+    s->layer_active = true;
+    server_set_state(s, SERVER_COMMAND);
 }
 
 void smtp_server_lost(struct smtp_server *s)

@@ -29,6 +29,10 @@
  * Octets behind the STARTTLS line are refused with 501 5.5.1 and CLOSE, whether they came with it or before the 220:
  * nothing that was sent in clear can be read under TLS.
  *
+ * A login that ends with a SASL security layer (RFC 4954 section 4) is answered with smtp_server_auth_done_layer(): then
+ * nothing is read until smtp_server_layer_started(), and octets that stood behind the client's last clear line are
+ * refused as behind STARTTLS.
+ *
  * Memory: about half a KiB a session between commands. A partial line is buffered while it is pending, a transaction
  * lives in its own arena from MAIL to its end. */
 #pragma once
@@ -77,6 +81,9 @@ struct smtp_server_policy {
     struct str mechanisms_tls; /* would be offered under TLS: asked for without it, 538 5.7.11 */
     struct str
         mechanisms_known; /* all that this program knows: asked for but not offered, 534 5.7.9; others 504 5.5.4 */
+    struct str exps_mechanisms; /* the same as `mechanisms` for X-EXPS, Exchange's verb; empty: 502 to X-EXPS */
+    bool login_line; /* where LOGIN is offered, also a line "AUTH=LOGIN" (and "X-EXPS=LOGIN"), for clients that read the
+                        form from before the standard */
 };
 
 struct smtp_server_options {
@@ -146,6 +153,7 @@ struct smtp_server_event {
     enum smtp_server_event_type type;
     struct str data;
     struct str mechanism;                        /* upper case */
+    bool exps;                                   /* AUTH, AUTH_RESPONSE: the verb was X-EXPS */
     bool has_initial;                            /* AUTH carried an initial response; an empty one ("=") too */
     struct smtp_server_transaction *transaction; /* MAIL to COMMIT, ABORT */
     struct smtp_server_recipient *recipient;     /* RCPT; joins the transaction when accepted */
@@ -181,10 +189,15 @@ void smtp_server_auth_challenge(struct smtp_server *s, struct str raw);
 /* Accepted: 235 2.7.0, code, enhanced and text may be 0 and NULL for the usual words. Refused: 4xx or 5xx; 0 and NULL
  * give 535 5.7.8. */
 void smtp_server_auth_done(struct smtp_server *s, bool accepted, unsigned code, const char *enhanced, const char *text);
+/* Accepted, and a SASL security layer begins behind the 235: then, unless smtp_server_closed() (octets came in clear
+ * behind the login), write out, put the layer between, and smtp_server_layer_started(). What comes from the client after
+ * the 235 was written belongs to the layer. code, enhanced and text as in smtp_server_auth_done(). */
+void smtp_server_auth_done_layer(struct smtp_server *s, unsigned code, const char *enhanced, const char *text);
 /* The handshake after STARTTLS is done: all that was learned from the peer is forgotten (RFC 3207 section 4.2).
  * Call smtp_server_set_policy() before the next feed. (TLS from the first octet needs only policy.tls_active.) */
 void smtp_server_tls_started(struct smtp_server *s);
-/* A SASL security layer began after 235: forget the EHLO, stay authenticated (RFC 4954 section 4). */
+/* The SASL security layer is in its place: forget the EHLO, stay authenticated (RFC 4954 section 4). STARTTLS is neither
+ * offered nor accepted any more. */
 void smtp_server_layer_started(struct smtp_server *s);
 
 /* When smtp_server_timeout() is due; INT64_MAX: never (an answer is owed, or closed). */

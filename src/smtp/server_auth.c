@@ -1,4 +1,5 @@
-/* AUTH (RFC 4954). The machine reads and decodes lines; what they mean is the caller's.
+/* AUTH (RFC 4954), and X-EXPS, Exchange's own verb for the same: mechanisms, payload and replies follow AUTH, only the
+ * list of what is offered is its own. The machine reads and decodes lines; what they mean is the caller's.
  *
  * 503 comes only after a successful AUTH and inside a transaction. Every other refusal is 530, 538, 534, 504 or 501:
  * several client libraries take 503 for "already authenticated" and go on. */
@@ -19,7 +20,7 @@ static bool mechanism_valid(struct str name)
 static bool check_mechanism(struct smtp_server *s, struct str name)
 {
     const struct smtp_server_policy *p = &s->policy;
-    if (server_word_in(p->mechanisms, name))
+    if (server_word_in(s->exps ? p->exps_mechanisms : p->mechanisms, name))
         return true;
     if (!p->tls_active && server_word_in(p->mechanisms_tls, name))
         server_refuse(s, 538, "5.7.11", "Encryption required for requested authentication mechanism");
@@ -33,16 +34,17 @@ static bool check_mechanism(struct smtp_server *s, struct str name)
 static bool check_auth(struct smtp_server *s, struct str arg, struct str *ret_name, struct str *ret_initial,
                        bool *ret_has)
 {
+    const char *verb = s->exps ? "X-EXPS" : "AUTH";
     *ret_has = str_cut(&arg, ' ', ret_name);
     *ret_initial = arg;
     if (s->authenticated)
         server_refuse(s, 503, "5.5.1", "Already authenticated");
     else if (s->phase != TRANSACTION_NONE)
-        server_refuse(s, 503, "5.5.1", "AUTH not permitted during a mail transaction");
+        server_refuse(s, 503, "5.5.1", "%s not permitted during a mail transaction", verb);
     else if (s->helo_kind == HELO_NONE)
         server_refuse(s, 530, "5.5.1", "Send EHLO first");
     else if (!mechanism_valid(*ret_name))
-        server_refuse(s, 501, "5.5.4", "Syntax: AUTH mechanism [initial-response]");
+        server_refuse(s, 501, "5.5.4", "Syntax: %s mechanism [initial-response]", verb);
     else
         return check_mechanism(s, *ret_name);
     return false;
@@ -64,7 +66,7 @@ static bool decode(struct smtp_server *s, struct str text)
     return true;
 }
 
-void server_auth(struct smtp_server *s, struct str arg, struct smtp_server_event *ev)
+static void begin(struct smtp_server *s, struct str arg, struct smtp_server_event *ev)
 {
     struct str name, initial;
     bool has_initial;
@@ -78,8 +80,25 @@ void server_auth(struct smtp_server *s, struct str arg, struct smtp_server_event
     s->mechanism[name.n] = 0;
     server_ask(s, ev, SMTP_SERVER_AUTH);
     ev->mechanism = str_of(s->mechanism);
+    ev->exps = s->exps;
     ev->has_initial = has_initial;
     ev->data = buf_str(&s->auth_raw);
+}
+
+void server_auth(struct smtp_server *s, struct str arg, struct smtp_server_event *ev)
+{
+    s->exps = false;
+    begin(s, arg, ev);
+}
+
+void server_exps(struct smtp_server *s, struct str arg, struct smtp_server_event *ev)
+{
+    if (s->policy.exps_mechanisms.n == 0) {
+        server_not_here(s, arg, ev);
+        return;
+    }
+    s->exps = true;
+    begin(s, arg, ev);
 }
 
 void server_auth_broken(struct smtp_server *s, unsigned code, const char *enhanced, const char *text)
@@ -107,5 +126,22 @@ void server_auth_line(struct smtp_server *s, struct str line, struct smtp_server
         return;
     server_ask(s, ev, SMTP_SERVER_AUTH_RESPONSE);
     ev->mechanism = str_of(s->mechanism);
+    ev->exps = s->exps;
     ev->data = buf_str(&s->auth_raw);
+}
+
+/* As with STARTTLS: octets that came in clear behind the login, from the client or from somebody on the way, must not be
+ * taken for what is said under the layer. */
+void server_auth_layer(struct smtp_server *s, unsigned code, const char *enhanced, const char *text)
+{
+    server_auth_wipe(s);
+    if (s->more_behind) {
+        server_set_state(s, SERVER_COMMAND);
+        server_refuse_close(s, 501, "5.5.1", "Nothing may follow a login that starts a security layer");
+        return;
+    }
+    s->authenticated = true;
+    server_reply(s, code ? code : 235, enhanced ? enhanced : "2.7.0",
+                 str_of(text ? text : "Authentication successful"));
+    server_set_state(s, SERVER_HANDSHAKE);
 }

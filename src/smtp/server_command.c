@@ -26,7 +26,8 @@ struct command {
 };
 
 /* AUTH has no NEEDS_HELO and no NO_TRANSACTION: its refusals are its own (RFC 4954 section 4; several clients take 503
- * for success). */
+ * for success). X-EXPS is AUTH under another name. What Exchange's servers say to each other beside it is known by name,
+ * so that the log shows it, and refused; what it carries is never looked at. */
 static const struct command commands[] = {
     { "MAIL", MAIL_FLAGS | UTF8, server_mail },
     { "RCPT", MAIL_FLAGS | UTF8, server_rcpt },
@@ -50,7 +51,7 @@ static const struct command commands[] = {
     { "SAML", 0, server_not_here },
     { "XCLIENT", 0, server_not_here },
     { "XFORWARD", 0, server_not_here },
-    { "X-EXPS", SECRET, server_not_here },
+    { "X-EXPS", NEEDS_TLS | SECRET, server_exps },
     { "X-ANONYMOUSTLS", 0, server_not_here },
     { "X-EXCHANGEAUTH", SECRET, server_not_here },
     { "X-LINK2STATE", SECRET, server_not_here },
@@ -96,7 +97,8 @@ static bool is_text(struct str line, bool utf8)
 static bool may_show_mechanism(const struct smtp_server *s, struct str word)
 {
     const struct smtp_server_policy *p = &s->policy;
-    if (server_word_in(p->mechanisms, word) || server_word_in(p->mechanisms_known, word))
+    if (server_word_in(p->mechanisms, word) || server_word_in(p->mechanisms_known, word) ||
+        server_word_in(p->exps_mechanisms, word))
         return true;
     for (size_t i = 0; i < word.n; i++)
         if (ascii_lower(word.p[i]) == word.p[i] && !ascii_digit(word.p[i]) && word.p[i] != '-')
@@ -104,12 +106,12 @@ static bool may_show_mechanism(const struct smtp_server *s, struct str word)
     return word.n <= SERVER_MECHANISM_MAX_BYTES;
 }
 
-static void trace_auth(struct smtp_server *s, struct str line, struct str arg)
+static void trace_auth(struct smtp_server *s, struct str line, struct str verb, struct str arg)
 {
     struct str word, rest = arg;
     bool more = str_cut(&rest, ' ', &word);
     if (!may_show_mechanism(s, word))
-        server_trace_masked(s, STR("AUTH"), arg.n);
+        server_trace_masked(s, verb, arg.n);
     else if (more)
         server_trace_masked(s, str_slice(line.p, (size_t)(word.p + word.n - line.p)), rest.n);
     else
@@ -127,8 +129,8 @@ static void trace_command(struct smtp_server *s, const struct command *c, struct
         server_trace_masked(s, STR_NONE, line.n);
     } else if (!c || !(c->flags & SECRET)) {
         server_trace_client(s, line);
-    } else if (c->handle == server_auth) {
-        trace_auth(s, line, arg);
+    } else if (c->handle == server_auth || c->handle == server_exps) {
+        trace_auth(s, line, verb, arg);
     } else if (arg.n == 0) {
         server_trace_client(s, line);
     } else {
@@ -170,9 +172,8 @@ static bool limits_reached(struct smtp_server *s)
     return text != NULL;
 }
 
-void server_command(struct smtp_server *s, struct str line, bool more_input, struct smtp_server_event *ev)
+void server_command(struct smtp_server *s, struct str line, struct smtp_server_event *ev)
 {
-    s->more_behind = more_input;
     while (line.n && (line.p[line.n - 1] == ' ' || line.p[line.n - 1] == '\t')) /* RFC 5321 section 4.1.1 */
         line.n--;
     struct str verb, arg = line;

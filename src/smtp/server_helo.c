@@ -43,6 +43,17 @@ static void offer(struct smtp_server *s, const char *keyword, struct str argumen
     server_reply_more(s, 250, NULL, str_slice(line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1));
 }
 
+static void offer_logins(struct smtp_server *s, const char *verb, struct str mechanisms)
+{
+    if (mechanisms.n)
+        offer(s, verb, mechanisms);
+    if (s->policy.login_line && server_word_in(mechanisms, STR("LOGIN"))) {
+        char line[24];
+        snprintf(line, sizeof line, "%s=LOGIN", verb);
+        offer(s, line, STR_NONE);
+    }
+}
+
 void server_ehlo(struct smtp_server *s, struct str arg, struct smtp_server_event *ev)
 {
     if (!check_helo(s, arg, "EHLO") || !apply_helo(s, arg, HELO_EHLO))
@@ -53,10 +64,12 @@ void server_ehlo(struct smtp_server *s, struct str arg, struct smtp_server_event
     server_reply_more(s, 250, NULL, s->hostname);
     offer(s, "PIPELINING", STR_NONE);
     offer(s, "SIZE", str_of(size));
-    if (s->policy.starttls_available && !s->policy.tls_active)
+    if (s->policy.starttls_available && !s->policy.tls_active && !s->layer_active)
         offer(s, "STARTTLS", STR_NONE);
-    if (s->policy.mechanisms.n && !s->authenticated)
-        offer(s, "AUTH", s->policy.mechanisms);
+    if (!s->authenticated) {
+        offer_logins(s, "AUTH", s->policy.mechanisms);
+        offer_logins(s, "X-EXPS", s->policy.exps_mechanisms);
+    }
     offer(s, "8BITMIME", STR_NONE);
     if (!s->policy.smtputf8_off)
         offer(s, "SMTPUTF8", STR_NONE);

@@ -65,6 +65,8 @@ struct smtp_server {
     unsigned char helo_kind;
     unsigned char line_mode;
     bool authenticated, auth_tried, draining;
+    bool exps;             /* the exchange that runs came with X-EXPS */
+    bool layer_active;     /* a SASL security layer */
     bool more_behind;      /* input stood behind the line that is being handled */
     bool abort_owed;       /* the caller knows of a transaction that is not over */
     bool transaction_over; /* free it at the next feed */
@@ -127,7 +129,7 @@ bool server_auth_reserve(struct smtp_server *s, size_t bytes);
 void server_auth_wipe(struct smtp_server *s);
 
 /* server_command.c */
-void server_command(struct smtp_server *s, struct str line, bool more_input, struct smtp_server_event *ev);
+void server_command(struct smtp_server *s, struct str line, struct smtp_server_event *ev);
 void server_help(struct smtp_server *s, struct str arg, struct smtp_server_event *ev);
 
 /* One file per command. `arg` is what follows the verb and its space, trailing spaces removed. */
@@ -136,7 +138,9 @@ void server_ehlo(struct smtp_server *s, struct str arg, struct smtp_server_event
 void server_starttls(struct smtp_server *s, struct str arg, struct smtp_server_event *ev);
 void server_starttls_answered(struct smtp_server *s);
 void server_auth(struct smtp_server *s, struct str arg, struct smtp_server_event *ev);
+void server_exps(struct smtp_server *s, struct str arg, struct smtp_server_event *ev);
 void server_auth_line(struct smtp_server *s, struct str line, struct smtp_server_event *ev);
+void server_auth_layer(struct smtp_server *s, unsigned code, const char *enhanced, const char *text);
 /* A response line that cannot be read ends the exchange. */
 void server_auth_broken(struct smtp_server *s, unsigned code, const char *enhanced, const char *text);
 void server_mail(struct smtp_server *s, struct str arg, struct smtp_server_event *ev);

@@ -9,11 +9,12 @@
 
 #include <assert.h>
 
-enum { LINE_FIRST_BYTES = 256 };
+enum { LINE_FIRST_BYTES = 256, AUTH_HEAD_BYTES = sizeof "X-EXPS " - 1 };
 
 static bool is_auth(const struct smtp_server *s, struct str head)
 {
-    return s->state == SERVER_AUTH_LINE || str_starts_nocase(head, STR("AUTH "));
+    return s->state == SERVER_AUTH_LINE || str_starts_nocase(head, STR("AUTH ")) ||
+           (s->policy.exps_mechanisms.n && str_starts_nocase(head, STR("X-EXPS ")));
 }
 
 static size_t line_limit(const struct smtp_server *s, struct str head)
@@ -90,8 +91,8 @@ static bool line_keep(struct smtp_server *s, struct str piece)
         }
         size_t n = piece.n < limit - s->line.n ? piece.n : limit - s->line.n;
         /* Only so much at first that the next turn can tell an AUTH line. */
-        if (s->line.n < 5 && n > 5)
-            n = 5;
+        if (s->line.n < AUTH_HEAD_BYTES && n > AUTH_HEAD_BYTES)
+            n = AUTH_HEAD_BYTES;
         if (!line_grow(s, s->line.n + n)) {
             s->line_mode = LINE_BUDGET;
             line_drop(s);
@@ -169,10 +170,11 @@ static void line_done(struct smtp_server *s, struct str piece, bool more_input, 
         line_thrown_away(s);
         return;
     }
+    s->more_behind = more_input;
     if (s->state == SERVER_AUTH_LINE)
         server_auth_line(s, line, ev);
     else
-        server_command(s, line, more_input, ev);
+        server_command(s, line, ev);
     line_over(s);
 }
 

@@ -43,7 +43,7 @@ void server_not_here(struct smtp_server *s, struct str arg, struct smtp_server_e
 /* Its sender waits for 354 before the octets it announced; after 504 it goes on without. */
 void server_xexch50(struct smtp_server *s, struct str arg, struct smtp_server_event *ev)
 {
-    server_refuse(s, 504, "5.5.1", "XEXCH50 is not accepted");
+    server_refuse(s, 504, "5.5.1", s->authenticated ? "XEXCH50 is not accepted" : "Need to authenticate first");
 }
 
 void server_not_smtp(struct smtp_server *s, struct str arg, struct smtp_server_event *ev)

@@ -5,6 +5,8 @@ static bool check_starttls(struct smtp_server *s, struct str arg)
 {
     if (s->policy.tls_active)
         server_refuse(s, 503, "5.5.1", "TLS is already active");
+    else if (s->layer_active)
+        server_refuse(s, 503, "5.5.1", "A security layer is already active");
     else if (!s->policy.starttls_available)
         server_refuse(s, 502, "5.5.1", "STARTTLS is not offered here");
     else if (arg.n)

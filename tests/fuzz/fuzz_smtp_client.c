@@ -56,7 +56,7 @@ static void answer(struct run *run, const struct smtp_client_event *event)
     switch (event->kind) {
     case SMTP_CLIENT_STARTTLS: smtp_client_tls_started(run->client, 0); break;
     case SMTP_CLIENT_AUTH_NEEDED:
-        smtp_client_auth_begin(run->client, STR("PLAIN"), run->options & 2, STR("abc"), 0);
+        smtp_client_auth_begin(run->client, STR("PLAIN"), run->options & 4, run->options & 2, STR("abc"), 0);
         break;
     case SMTP_CLIENT_AUTH_CHALLENGE:
         if (run->answers++ < 3)

@@ -43,7 +43,7 @@ bool bench_login_begin(struct bench_connection *c, struct str mechanisms, int64_
         return false;
     struct str initial;
     bool has_initial = sasl_client_first(c->sasl, &initial);
-    smtp_client_auth_begin(c->client, str_of(mechanism->name), has_initial, initial, now_ms);
+    smtp_client_auth_begin(c->client, str_of(mechanism->name), false, has_initial, initial, now_ms);
     return true;
 }
 

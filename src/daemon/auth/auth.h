@@ -17,10 +17,23 @@ enum {
 
 struct inbound;
 struct outbound;
+struct auth_keytabs;
+struct identity_rules;
 
 struct auth {
     struct role_ctx *ctx;
-    struct worker_pool *pool;
+    /* Pools of their own: what waits in one does not make another wait. */
+    struct worker_pool *pool;           /* PBKDF2, the user store */
+    struct worker_pool *accept_pool;    /* Kerberos, inbound: files only */
+    struct worker_pool *initiate_pool;  /* Kerberos, outbound: a silent KDC takes 27 s of a thread */
+    struct worker_pool *winbind_pool, *directory_pool;
+    unsigned n_winbind_lost, n_directory_lost, n_initiate_lost; /* threads that nobody waits for any more */
+    struct auth_keytabs *keytabs, *next_keytabs; /* of this snapshot; of one that is being handed over */
+    struct identity_rules *rules;
+    const struct conf *rules_conf;      /* the snapshot that the rules are of */
+    struct table_file *tables;          /* identity tables of the next snapshot */
+    char *rcache;                       /* "file2:PATH" */
+    struct buf sandbox_paths;           /* what the closed sandbox allows, to see when it is not enough */
     struct auth_cache *cache;
     struct auth_limits *limits;
     struct auth_store *store;

@@ -122,3 +122,15 @@ int auth_store_exists(struct auth_store *store, enum store_kind kind, struct str
     give(store, kind, users);
     return rc;
 }
+
+int auth_store_find_nt(struct auth_store *store, struct str user, unsigned char ret_hash[USERS_NT_HASH_BYTES],
+                       struct err *err)
+{
+    struct users *users;
+    int rc = take(store, STORE_THREAD, &users, err);
+    if (rc < 0)
+        return rc;
+    rc = users_find_nt(users, user, ret_hash, err);
+    give(store, STORE_THREAD, users);
+    return rc;
+}

@@ -25,3 +25,6 @@ int auth_store_find(struct auth_store *store, enum store_kind kind, struct str u
                     struct err *err);
 /* 1, 0, or negative as above. */
 int auth_store_exists(struct auth_store *store, enum store_kind kind, struct str text, struct err *err);
+/* 1 and the user's NT hash (wipe it); 0: the user has none; negative as above. */
+int auth_store_find_nt(struct auth_store *store, struct str user, unsigned char ret_hash[USERS_NT_HASH_BYTES],
+                       struct err *err);

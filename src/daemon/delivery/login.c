@@ -79,7 +79,7 @@ static bool on_response(struct conn *conn, struct str body)
     conn->login_complete = m.complete;
     if (m.has_mechanism) {
         str_copy(m.mechanism, conn->mechanism, sizeof conn->mechanism);
-        smtp_client_auth_begin(conn->client, m.mechanism, m.has_response, m.response, now_ms);
+        smtp_client_auth_begin(conn->client, m.mechanism, m.exps, m.has_response, m.response, now_ms);
     } else {
         smtp_client_auth_response(conn->client, m.response, now_ms);
     }

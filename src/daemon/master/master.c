@@ -24,7 +24,8 @@
 #include "daemon/shared.h"
 #include "io/now.h"
 
-enum { LOCK_WAIT_MS = 30000, DRAIN_MAX_MS = 60000, RELOAD_TEXT_MAX = 60 * 1024, DAY_MS = 86400000 };
+enum { LOCK_WAIT_MS = 30000, DRAIN_MAX_MS = 60000, RELOAD_TEXT_MAX = 60 * 1024, DAY_MS = 86400000,
+       KEYTAB_LOOK_MS = 1000 };
 
 struct master {
     const struct master_options *options;
@@ -33,7 +34,7 @@ struct master {
     struct spawn *spawn;
     struct snapshot *snapshot;
     struct loop_signal *hup, *usr1, *term, *interrupt, *child;
-    struct loop_timer *drain_limit, *midnight;
+    struct loop_timer *drain_limit, *midnight, *keytabs;
     int lock_fd, shared_fd, control_fd;
     uint32_t reload_id;              /* of the queue's question; 0: a signal asked */
     bool reloading;                  /* some role does not run the current snapshot yet */
@@ -231,6 +232,31 @@ static void on_midnight(void *arg)
     rotate_session_log(arg);
 }
 
+static void on_keytab_changed(void *arg, const struct snapshot_file *file, const struct err *err)
+{
+    struct master *m = arg;
+    if (!err)
+        spawn_send_file(m->spawn, file);
+    struct log_record r;
+    log_begin(&r, m->log, err ? LOG_LEVEL_WARNING : LOG_LEVEL_NOTICE,
+              err ? "master.keytab.failed" : "master.keytab.changed");
+    log_cstr(&r, "file", file->text);
+    log_cstr(&r, "of", file->name);
+    if (err)
+        log_cstr(&r, "text", err_text(err));
+    log_end(&r);
+}
+
+/* A look costs a stat() a keytab, works on every file system, and sees a file that was put in the place of another. */
+static void on_keytabs(void *arg)
+{
+    struct master *m = arg;
+    if (m->draining)
+        return;
+    snapshot_refresh_keytabs(m->snapshot, on_keytab_changed, m);
+    loop_timer_set(m->keytabs, KEYTAB_LOOK_MS);
+}
+
 static int watch(struct master *m, struct err *err)
 {
     int rc = loop_signal_new(m->loop, SIGHUP, on_hup, m, &m->hup, err);
@@ -246,6 +272,10 @@ static int watch(struct master *m, struct err *err)
         rc = loop_timer_new(m->loop, on_drain_limit, m, &m->drain_limit, err);
     if (rc == 0)
         rc = loop_timer_new(m->loop, on_midnight, m, &m->midnight, err);
+    if (rc == 0)
+        rc = loop_timer_new(m->loop, on_keytabs, m, &m->keytabs, err);
+    if (rc == 0)
+        loop_timer_set(m->keytabs, KEYTAB_LOOK_MS);
     if (rc == 0)
         loop_timer_set(m->midnight, DAY_MS - now_wall_ms() % DAY_MS);
     return rc;

@@ -16,6 +16,8 @@ enum {
     PASSWORD_MAX_BYTES = 64 * 1024,
     RECIPIENTS_MAX_BYTES = 64 << 20,
     ANCHORS_MAX_BYTES = 16 << 20,
+    KEYTAB_MAX_BYTES = 1 << 20,
+    TABLE_MAX_BYTES = 16 << 20,
 };
 
 #define ROLE_BIT(role) (1u << (role))
@@ -122,7 +124,27 @@ struct wanted {
     const char *name, *path;
     size_t max_bytes;
     unsigned roles;
+    uint8_t detail;
 };
+
+static struct snapshot_seen look(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return (struct snapshot_seen){ 0 };
+    return (struct snapshot_seen){ st.st_dev, st.st_ino, st.st_size, st.st_mtim, st.st_ctim };
+}
+
+static bool same_time(struct timespec a, struct timespec b)
+{
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+static bool same_look(const struct snapshot_seen *a, const struct snapshot_seen *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->bytes == b->bytes
+           && same_time(a->modified, b->modified) && same_time(a->changed, b->changed);
+}
 
 /* The descriptor, which is the snapshot's; -1: there is no such file, or it was noted as a mistake. */
 static int load_file(struct loading *l, const struct wanted *w)
@@ -132,6 +154,7 @@ static int load_file(struct loading *l, const struct wanted *w)
     struct err err = { 0 };
     int fd = -1;
     struct snapshot_file *f = NULL;
+    struct snapshot_seen seen = look(w->path); /* before it is read: what changes meanwhile is read again */
     int rc = w->kind == IPC_FILE_CERTIFICATE ? certificates_only(w->path, &fd, &err)
                                              : copy_to_memory(w->path, w->max_bytes, &fd, &err);
     if (rc == 0) {
@@ -147,6 +170,8 @@ static int load_file(struct loading *l, const struct wanted *w)
     }
     f->fd = fd;
     f->roles = w->roles;
+    f->detail = w->detail;
+    f->seen = seen;
     f->fresh_offset = true;
     return fd;
 }
@@ -250,6 +275,14 @@ static unsigned count_smtpd(const struct conf *conf)
     return n < SHARED_PROCESSES_MAX ? n : SHARED_PROCESSES_MAX;
 }
 
+static void load_keytab(struct loading *l, const struct conf_place *place, enum ipc_keytab whose, const char *name,
+                        const char *path)
+{
+    struct wanted w = { .place = place, .kind = IPC_FILE_KEYTAB, .name = name, .path = path,
+                        .max_bytes = KEYTAB_MAX_BYTES, .roles = ROLE_BIT(ROLE_AUTH), .detail = (uint8_t)whose };
+    load_file(l, &w);
+}
+
 static void load_server(struct loading *l, const struct snapshot *previous, size_t index)
 {
     const struct conf_server *server = &l->snapshot->conf->server[index];
@@ -265,6 +298,7 @@ static void load_server(struct loading *l, const struct snapshot *previous, size
         if (certificate_fd >= 0 && key_fd >= 0)
             check_pair(l, server, certificate_fd, key_fd);
     }
+    load_keytab(l, &server->place, IPC_KEYTAB_SERVER, server->name, server->keytab);
     open_log_file(l, &server->place, IPC_FILE_PROTOCOL_LOG, server->name, server->protocol_log);
     load_listeners(l, previous, server, &server->listen, CONF_LISTEN);
     load_listeners(l, previous, server, &server->submission, CONF_SUBMISSION);
@@ -277,11 +311,26 @@ static void load_domain(struct loading *l, const struct conf_domain *domain)
                         .path = domain->password_file, .max_bytes = PASSWORD_MAX_BYTES,
                         .roles = ROLE_BIT(ROLE_AUTH) };
     load_file(l, &w);
+    load_keytab(l, &domain->place, IPC_KEYTAB_DOMAIN, domain->name, domain->keytab);
     if (domain->deliver && domain->recipients && domain->recipients[0] == '/') {
         w.kind = IPC_FILE_RECIPIENTS;
         w.path = domain->recipients;
         w.max_bytes = RECIPIENTS_MAX_BYTES;
         w.roles = ROLE_BIT(ROLE_SMTPD);
+        load_file(l, &w);
+    }
+}
+
+static void load_identities(struct loading *l)
+{
+    const struct conf *conf = l->snapshot->conf;
+    for (size_t i = 0; i < conf->n_directories; i++)
+        load_keytab(l, &conf->directory[i].place, IPC_KEYTAB_DIRECTORY, conf->directory[i].realm,
+                    conf->directory[i].keytab);
+    for (size_t i = 0; i < conf->n_identities; i++) {
+        struct wanted w = { .place = &conf->identity[i].place, .kind = IPC_FILE_IDENTITY,
+                            .name = conf->identity[i].name, .path = conf->identity[i].table,
+                            .max_bytes = TABLE_MAX_BYTES, .roles = ROLE_BIT(ROLE_AUTH) };
         load_file(l, &w);
     }
 }
@@ -344,7 +393,9 @@ int snapshot_load(const char *path, uint64_t generation, const struct snapshot *
             load_server(&l, previous, i);
         for (size_t i = 0; i < conf->n_domains; i++)
             load_domain(&l, &conf->domain[i]);
-        struct wanted ca = { &top, IPC_FILE_CA, "", conf->ca_file, ANCHORS_MAX_BYTES, ROLE_BIT(ROLE_DELIVERY) };
+        load_identities(&l);
+        struct wanted ca = { .place = &top, .kind = IPC_FILE_CA, .name = "", .path = conf->ca_file,
+                             .max_bytes = ANCHORS_MAX_BYTES, .roles = ROLE_BIT(ROLE_DELIVERY) };
         load_file(&l, &ca);
         open_log_file(&l, &top, IPC_FILE_SESSION_LOG, "", conf->session_log);
         if (mistakes->n)
@@ -356,6 +407,33 @@ int snapshot_load(const char *path, uint64_t generation, const struct snapshot *
     }
     *ret_snapshot = s;
     return 0;
+}
+
+void snapshot_refresh_keytabs(struct snapshot *s,
+                              void (*changed)(void *arg, const struct snapshot_file *file, const struct err *err),
+                              void *arg)
+{
+    for (size_t i = 0; i < s->n_files; i++) {
+        struct snapshot_file *f = &s->file[i];
+        if (f->kind != IPC_FILE_KEYTAB)
+            continue;
+        struct snapshot_seen now = look(f->text);
+        if (same_look(&now, &f->seen) && !f->failed)
+            continue;
+        struct err err = { 0 };
+        int fd = -1;
+        if (copy_to_memory(f->text, KEYTAB_MAX_BYTES, &fd, &err) < 0) {
+            if (!f->failed)
+                changed(arg, f, &err);
+            f->failed = true;
+            continue;
+        }
+        close(f->fd);
+        f->fd = fd;
+        f->seen = now;
+        f->failed = false;
+        changed(arg, f, NULL);
+    }
 }
 
 void snapshot_reopen_logs(struct snapshot *s)

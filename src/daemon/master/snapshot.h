@@ -4,6 +4,9 @@
  * changes meanwhile; logs are opened to append. Listeners are opened per smtpd process and live as long as
  * some snapshot names them. A snapshot that cannot be completed changes nothing. */
 #pragma once
+#include <sys/types.h>
+#include <time.h>
+
 #include "conf/load.h"
 #include "daemon/ipc.h"
 
@@ -18,6 +21,14 @@ struct snapshot_file {
     unsigned roles;
     int only_index;      /* of the process within its role; -1: all */
     bool fresh_offset;   /* reopened for each receiver, which then reads from the beginning */
+    /* Of a keytab: what the file was when it was read; it is read again when it has become another. */
+    struct snapshot_seen {
+        dev_t device;
+        ino_t inode;
+        off_t bytes;
+        struct timespec modified, changed;
+    } seen;
+    bool failed;         /* it could not be read the last time, and that was told */
 };
 
 struct snapshot {
@@ -34,5 +45,10 @@ struct snapshot {
 int snapshot_load(const char *path, uint64_t generation, const struct snapshot *previous, struct snapshot **ret_snapshot,
                   struct buf *mistakes, struct err *err);
 void snapshot_free(struct snapshot **snapshot);
+/* Looks at the keytabs, and reads those whose files have changed: `changed` gets each with its new descriptor (err
+ * NULL), or, once, one that cannot be read: the old octets stay in use until it can. */
+void snapshot_refresh_keytabs(struct snapshot *snapshot,
+                              void (*changed)(void *arg, const struct snapshot_file *file, const struct err *err),
+                              void *arg);
 /* Opens the log files anew (rotation). */
 void snapshot_reopen_logs(struct snapshot *snapshot);

@@ -122,6 +122,11 @@ static void send_descriptor(struct process *p, enum ipc_file_kind kind, int fd)
         send_file(p, &f);
 }
 
+static bool is_for(const struct snapshot_file *f, const struct process *p)
+{
+    return (f->roles & (1u << p->role)) && (f->only_index < 0 || f->only_index == (int)p->index);
+}
+
 static void send_snapshot(struct process *p)
 {
     const struct snapshot *s = p->spawn->snapshot;
@@ -130,7 +135,7 @@ static void send_snapshot(struct process *p)
     channel_send_fds(p->channel, IPC_CONFIG, generation, STR_NONE, &fd, fd >= 0 ? 1 : 0);
     for (size_t i = 0; i < s->n_files; i++) {
         const struct snapshot_file *f = &s->file[i];
-        if ((f->roles & (1u << p->role)) && (f->only_index < 0 || f->only_index == (int)p->index))
+        if (is_for(f, p))
             send_file(p, f);
     }
     send_descriptor(p, IPC_FILE_SHARED, p->role == ROLE_SMTPD || p->role == ROLE_AUTH ? p->spawn->o.shared_fd : -1);
@@ -315,6 +320,13 @@ void spawn_reload(struct spawn *spawn, const struct snapshot *snapshot)
         send_snapshot(p);
         channel_send(p->channel, IPC_GO, (uint32_t)snapshot->generation, STR_NONE);
     }
+}
+
+void spawn_send_file(struct spawn *spawn, const struct snapshot_file *file)
+{
+    for (size_t i = 0; i < spawn->n; i++)
+        if (spawn->process[i].channel && is_for(file, &spawn->process[i]))
+            send_file(&spawn->process[i], file);
 }
 
 void spawn_log_fds(struct spawn *spawn, const char *to)

@@ -30,6 +30,8 @@ void spawn_free(struct spawn **spawn);
 int spawn_start(struct spawn *spawn, const struct snapshot *snapshot, struct err *err);
 /* Hands a new snapshot to every process; all_ready follows. */
 void spawn_reload(struct spawn *spawn, const struct snapshot *snapshot);
+/* One file of the snapshot has new contents: hands it to the processes that it is for. */
+void spawn_send_file(struct spawn *spawn, const struct snapshot_file *file);
 /* Tells every process that the log's destination was opened anew. */
 void spawn_log_fds(struct spawn *spawn, const char *to);
 void spawn_reloaded(struct spawn *spawn, uint32_t id, struct str mistakes);

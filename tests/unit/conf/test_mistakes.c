@@ -40,7 +40,7 @@ static const struct row rows[] = {
                                         "\"value\", a block spool \"title\" { … }\n" },
     { "bogus = 1\n" GOOD "spool = \"/x\n",
       "f:1: bogus is not known, there are spool, users, keys, control, drop, user, mail_owner, postmaster, resolver, "
-      "ca_file, "
+      "ca_file, krb5_config, "
       "log, log_format, session_log, session_log_days, max_message_size, max_recipients, max_hops, max_sessions, "
       "max_sessions_per_address, max_commands, max_errors, command_line_max, text_line_max, command_timeout, "
       "data_timeout, "

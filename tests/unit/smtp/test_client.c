@@ -20,7 +20,8 @@ struct script {
     struct smtp_client_options options;
     struct smtp_client_message message[2];
     const char *body;
-    const char *mechanism, *initial;   /* answer to AUTH_NEEDED; initial NULL: none */
+    const char *mechanism, *initial;   /* answer to AUTH_NEEDED; initial NULL: none; mechanism "-": skip it */
+    bool exps, layer;                  /* with X-EXPS; a security layer starts at the first READY */
     const char *response[3];           /* answers to challenges; NULL: cancel */
     struct turn turn[12];
     const char *events;
@@ -124,7 +125,7 @@ static void steps(struct run *run, struct str in)
             break;
         case SMTP_CLIENT_AUTH_NEEDED:
             buf_addf(&run->events, "AUTH(%.*s) ", STR_ARG(event.mechanisms));
-            smtp_client_auth_begin(run->client, str_of(run->script->mechanism), run->script->initial,
+            smtp_client_auth_begin(run->client, str_of(run->script->mechanism), run->script->exps, run->script->initial,
                                    str_of(run->script->initial), 1000);
             break;
         case SMTP_CLIENT_AUTH_CHALLENGE: on_challenge(run, event.challenge); break;

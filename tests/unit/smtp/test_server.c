@@ -258,14 +258,106 @@ static void test_tls_forgets(void **state)
 
 static void test_layer_keeps_authentication(void **state)
 {
-    struct smtp_server *s = start((struct smtp_server_policy){ .mechanisms = STR("ECHO") }, NULL);
+    struct smtp_server_policy policy = { .mechanisms = STR("ECHO"), .starttls_available = true };
+    struct smtp_server *s = start(policy, NULL);
     smtp_server_greet(s, 0);
     assert_int_equal(feed(s, STR("EHLO c\r\nAUTH ECHO\r\n"), 0).type, SMTP_SERVER_AUTH);
-    smtp_server_auth_done(s, true, 0, NULL, NULL);
+    smtp_server_auth_done_layer(s, 0, NULL, NULL);
+    assert_false(smtp_server_closed(s));
+    /* What comes before the layer is there is not read. */
+    size_t used = 1;
+    struct smtp_server_event ev;
+    smtp_server_feed(s, STR("NOOP\r\n"), 0, &used, &ev);
+    assert_int_equal(used, 0);
+    assert_int_equal(ev.type, SMTP_SERVER_WAIT);
     smtp_server_layer_started(s);
     assert_true(smtp_server_authenticated(s));
     assert_int_equal(smtp_server_helo(s).n, 0);
+    buf_clear(smtp_server_output(s));
+    feed(s, STR("MAIL FROM:<a@b.test>\r\nEHLO c\r\nSTARTTLS\r\n"), 0);
+    struct str replies = buf_str(smtp_server_output(s));
+    struct str active = STR("\r\n503 5.5.1 A security layer is already active\r\n");
+    assert_true(str_starts(replies, STR("503 5.5.1 Send EHLO first\r\n")));
+    assert_null(memmem(replies.p, replies.n, "250-STARTTLS", 12));
+    assert_non_null(memmem(replies.p, replies.n, active.p, active.n));
     smtp_server_free(s);
+}
+
+/* In clear behind the login: with the line itself, behind a response, or while the answer is owed. */
+static void test_layer_refuses_what_came_in_clear(void **state)
+{
+    for (int when = 0; when < 3; when++) {
+        struct smtp_server *s = start((struct smtp_server_policy){ .mechanisms = STR("ECHO") }, NULL);
+        smtp_server_greet(s, 0);
+        feed(s, STR("EHLO c\r\n"), 0);
+        if (when == 0) {
+            assert_int_equal(feed(s, STR("AUTH ECHO eA==\r\nNOOP\r\n"), 0).type, SMTP_SERVER_AUTH);
+        } else {
+            assert_int_equal(feed(s, STR("AUTH ECHO\r\n"), 0).type, SMTP_SERVER_AUTH);
+            smtp_server_auth_challenge(s, STR("x"));
+            struct str more = when == 1 ? STR("eA==\r\nNOOP\r\n") : STR("eA==\r\n");
+            assert_int_equal(feed(s, more, 0).type, SMTP_SERVER_AUTH_RESPONSE);
+        }
+        if (when == 2)
+            assert_int_equal(feed(s, STR("\x16"), 0).type, SMTP_SERVER_WAIT);
+        buf_clear(smtp_server_output(s));
+        smtp_server_auth_done_layer(s, 0, NULL, NULL);
+        assert_true(smtp_server_closed(s));
+        assert_false(smtp_server_authenticated(s));
+        struct str refusal = STR("501 5.5.1 mx.test Nothing may follow a login that starts a security layer\r\n");
+        assert_true(str_eq(buf_str(smtp_server_output(s)), refusal));
+        assert_int_equal(feed(s, STR_NONE, 0).type, SMTP_SERVER_CLOSE);
+        smtp_server_free(s);
+    }
+}
+
+static void test_exps_events(void **state)
+{
+    struct smtp_server_policy policy = { .mechanisms = STR("LOGIN"), .exps_mechanisms = STR("GSSAPI NTLM") };
+    struct smtp_server *s = start(policy, NULL);
+    smtp_server_greet(s, 0);
+    struct smtp_server_event ev = feed(s, STR("EHLO c\r\nx-exps gssapi\r\n"), 0);
+    assert_int_equal(ev.type, SMTP_SERVER_AUTH);
+    assert_true(ev.exps && !ev.has_initial);
+    assert_true(str_eq(ev.mechanism, STR("GSSAPI")));
+    smtp_server_auth_challenge(s, STR_NONE);
+    ev = feed(s, STR("eA==\r\n"), 0);
+    assert_int_equal(ev.type, SMTP_SERVER_AUTH_RESPONSE);
+    assert_true(ev.exps && str_eq(ev.data, STR("x")));
+    smtp_server_auth_done(s, false, 0, NULL, NULL);
+    ev = feed(s, STR("AUTH LOGIN\r\n"), 0);
+    assert_int_equal(ev.type, SMTP_SERVER_AUTH);
+    assert_false(ev.exps);
+    smtp_server_auth_done(s, true, 0, NULL, NULL);
+    smtp_server_free(s);
+}
+
+/* A token of 64 KiB; an X-EXPS that is not offered has the limit of other commands. */
+static void test_exps_takes_long_lines(void **state)
+{
+    size_t n = 64 * 1024 / 3 * 4;
+    char *line = malloc(n + 32);
+    assert_non_null(line);
+    for (int offered = 0; offered < 2; offered++) {
+        struct smtp_server *s = start((struct smtp_server_policy){ .exps_mechanisms = offered ? STR("GSSAPI") : STR_NONE },
+                                      NULL);
+        smtp_server_greet(s, 0);
+        feed(s, STR("EHLO c\r\n"), 0);
+        buf_clear(smtp_server_output(s));
+        size_t at = (size_t)snprintf(line, 32, "X-EXPS GSSAPI ");
+        memset(line + at, 'A', n);
+        memcpy(line + at + n, "\r\n", 2);
+        size_t half = (at + n) / 2, all = at + n + 2;
+        assert_int_equal(feed(s, str_slice(line, half), 0).type, SMTP_SERVER_READ);
+        struct smtp_server_event ev = feed(s, str_slice(line + half, all - half), 0);
+        assert_int_equal(ev.type, offered ? SMTP_SERVER_AUTH : SMTP_SERVER_READ);
+        if (offered)
+            assert_int_equal(ev.data.n, n / 4 * 3);
+        else
+            assert_true(str_starts(buf_str(smtp_server_output(s)), STR("500 5.5.2 Line too long")));
+        smtp_server_free(s);
+    }
+    free(line);
 }
 
 static void test_auth_events(void **state)
@@ -304,7 +396,7 @@ static void test_trace_masks(void **state)
          0);
     struct str text = buf_str(&trace_text);
     assert_non_null(memmem(text.p, text.n, "C: FOO bar\n", 11));
-    assert_non_null(memmem(text.p, text.n, "C: X-EXPS [masked 13]\n", 22));
+    assert_non_null(memmem(text.p, text.n, "C: X-EXPS NTLM [masked 8]\n", 26));
     assert_non_null(memmem(text.p, text.n, "C: AUTH PLAIN [masked 12]\nS: 334 [masked 8]\nC: [masked 8]\nS: 535", 62));
     assert_non_null(memmem(text.p, text.n, "C: AUTH FOO [masked 8]\nS: 504", 29));
     assert_null(memmem(text.p, text.n, "c2Vj", 4));
@@ -449,6 +541,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_pipelined_behind_starttls, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tls_forgets, setup, teardown),
         cmocka_unit_test_setup_teardown(test_layer_keeps_authentication, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_layer_refuses_what_came_in_clear, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_exps_events, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_exps_takes_long_lines, setup, teardown),
         cmocka_unit_test_setup_teardown(test_auth_events, setup, teardown),
         cmocka_unit_test_setup_teardown(test_trace_masks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bodies_are_not_traced, setup, teardown),

@@ -1,0 +1,345 @@
+#include "daemon/auth/kerberos.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "base/arena.h"
+#include "kerberos/context.h"
+#include "kerberos/seal.h"
+
+enum { SLOTS = 4, ARENA_MAX = 64 * 1024 };
+
+/* One credential. Made by the first thread that needs it. */
+struct slot {
+    pthread_mutex_t lock;
+    struct krb_acceptor *acceptor;
+};
+
+struct auth_keytab {
+    struct auth_keytab *next;
+    atomic_uint refs;
+    struct krb_keytab *keys;
+    enum krb_cause cause;
+    uint8_t detail;
+    atomic_uint turn;
+    struct slot slot[SLOTS];
+    char *name, *path;
+};
+
+static void free_keytab(struct auth_keytab *keytab)
+{
+    for (size_t i = 0; i < SLOTS; i++) {
+        krb_acceptor_free(&keytab->slot[i].acceptor);
+        pthread_mutex_destroy(&keytab->slot[i].lock);
+    }
+    krb_keytab_free(&keytab->keys);
+    free(keytab->name);
+    free(keytab->path);
+    free(keytab);
+}
+
+struct auth_keytab *auth_keytab_new(struct auth *auth, const struct ipc_file *file, int fd)
+{
+    struct auth_keytab *keytab = calloc(1, sizeof *keytab);
+    if (!keytab)
+        return NULL;
+    atomic_init(&keytab->refs, 1);
+    for (size_t i = 0; i < SLOTS; i++)
+        pthread_mutex_init(&keytab->slot[i].lock, NULL);
+    keytab->detail = file->detail;
+    keytab->name = str_dup(file->name);
+    keytab->path = str_dup(file->text);
+    if (!keytab->name || !keytab->path) {
+        free_keytab(keytab);
+        return NULL;
+    }
+    struct err err;
+    if (krb_keytab_load_fd(fd, keytab->path, &keytab->keys, &keytab->cause, &err) < 0)
+        log_event(auth->ctx->log, LOG_LEVEL_ERROR, "auth.keytab.unusable", "%s (%s): logins by Kerberos get 454 4.7.0",
+                  err_text(&err), krb_cause_word(keytab->cause));
+    return keytab;
+}
+
+struct auth_keytab *auth_keytab_ref(struct auth_keytab *keytab)
+{
+    if (keytab)
+        atomic_fetch_add(&keytab->refs, 1);
+    return keytab;
+}
+
+void auth_keytab_unref(struct auth_keytab **keytab)
+{
+    if (*keytab && atomic_fetch_sub(&(*keytab)->refs, 1) == 1)
+        free_keytab(*keytab);
+    *keytab = NULL;
+}
+
+const struct krb_keytab *auth_keytab_keys(const struct auth_keytab *keytab)
+{
+    return keytab->keys;
+}
+
+enum krb_cause auth_keytab_cause(const struct auth_keytab *keytab)
+{
+    return keytab->cause;
+}
+
+const char *auth_keytab_path(const struct auth_keytab *keytab)
+{
+    return keytab->path;
+}
+
+/* ---- of one snapshot ---- */
+
+struct auth_keytabs {
+    struct auth_keytab *first;
+};
+
+struct auth_keytabs *auth_keytabs_new(void)
+{
+    return calloc(1, sizeof(struct auth_keytabs));
+}
+
+void auth_keytabs_free(struct auth_keytabs **keytabs)
+{
+    if (!*keytabs)
+        return;
+    for (struct auth_keytab *keytab = (*keytabs)->first, *next; keytab; keytab = next) {
+        next = keytab->next;
+        auth_keytab_unref(&keytab);
+    }
+    free(*keytabs);
+    *keytabs = NULL;
+}
+
+void auth_keytabs_put(struct auth_keytabs *keytabs, struct auth_keytab *keytab)
+{
+    struct auth_keytab **at = &keytabs->first;
+    while (*at && ((*at)->detail != keytab->detail || strcmp((*at)->name, keytab->name) != 0))
+        at = &(*at)->next;
+    struct auth_keytab *before = *at;
+    keytab->next = before ? before->next : NULL;
+    *at = keytab;
+    auth_keytab_unref(&before);
+}
+
+struct auth_keytab *auth_keytabs_find(const struct auth_keytabs *keytabs, unsigned detail, struct str name)
+{
+    for (struct auth_keytab *keytab = keytabs ? keytabs->first : NULL; keytab; keytab = keytab->next)
+        if (keytab->detail == detail && str_eq(str_of(keytab->name), name))
+            return keytab;
+    return NULL;
+}
+
+/* ---- one login ---- */
+
+struct kerberos_exchange {
+    struct auth_keytab *keytab;
+    struct slot *slot;
+    struct krb_context *context;
+    struct sasl_gss gss;
+    struct krb_failure failure;
+    struct krb_ticket ticket;
+    struct arena arena;
+    const char *service[KERBEROS_SERVICES_MAX];
+    size_t n_services;
+    const char *rcache;
+    struct buf bindings;
+    bool has_ticket, binding_required, failed;
+};
+
+static enum sasl_gss_status fail(struct kerberos_exchange *x, const struct krb_failure *failure)
+{
+    if (failure != &x->failure)
+        x->failure = *failure;
+    x->failed = true;
+    return SASL_GSS_FAILED;
+}
+
+/* krb5 takes every ticket that a key of the keytab opens, whichever service of the account it is for; and afterwards it
+ * names the keytab's entry, not the ticket's. So the ticket's own name is compared, after it has been opened: before that
+ * krb5 has the better words for what is wrong with it. */
+static bool service_is_ours(struct kerberos_exchange *x)
+{
+    if (!x->has_ticket || krb_service_allowed(str_of(x->ticket.service), x->service, x->n_services))
+        return true;
+    krb_failure_set(&x->failure, KRB_CAUSE_SERVICE_NOT_ALLOWED, "the ticket is for %s", x->ticket.service);
+    return false;
+}
+
+static bool open_context(struct kerberos_exchange *x)
+{
+    struct krb_acceptor_options options = { .keytab = x->keytab->keys, .rcache = x->rcache };
+    if (!x->slot->acceptor && krb_acceptor_new(&options, &x->slot->acceptor, &x->failure) < 0)
+        return false;
+    struct krb_accept_options accept = { .bindings = buf_str(&x->bindings),
+                                         .bindings_required = x->binding_required };
+    if (krb_accept_new(x->slot->acceptor, &accept, &x->context) == 0)
+        return true;
+    krb_failure_set(&x->failure, KRB_CAUSE_INTERNAL, "out of memory");
+    return false;
+}
+
+static enum sasl_gss_status step_locked(struct kerberos_exchange *x, struct str token, struct buf *ret_token)
+{
+    if (!x->context && !open_context(x))
+        return fail(x, &x->failure);
+    switch (krb_context_step(x->context, token, ret_token)) {
+    case KRB_CONTINUE:
+        return SASL_GSS_CONTINUE;
+    case KRB_COMPLETE:
+        return service_is_ours(x) ? SASL_GSS_COMPLETE : fail(x, &x->failure);
+    case KRB_FAILED:
+        break;
+    }
+    return fail(x, krb_context_failure(x->context));
+}
+
+static enum sasl_gss_status step(void *context, struct str token, struct buf *ret_token)
+{
+    struct kerberos_exchange *x = context;
+    if (!x->keytab->keys) {
+        krb_failure_set(&x->failure, x->keytab->cause, "the keytab %s could not be read", x->keytab->path);
+        return fail(x, &x->failure);
+    }
+    /* With SPNEGO the ticket may come in the second token only. */
+    if (!x->has_ticket)
+        x->has_ticket = krb_ticket_read(token, &x->ticket);
+    pthread_mutex_lock(&x->slot->lock);
+    enum sasl_gss_status status = step_locked(x, token, ret_token);
+    pthread_mutex_unlock(&x->slot->lock);
+    return status;
+}
+
+static bool wrap(void *context, bool confidential, struct str plain, struct buf *ret_token)
+{
+    struct kerberos_exchange *x = context;
+    return krb_context_wrap(x->context, confidential, plain, ret_token);
+}
+
+static bool unwrap(void *context, struct str token, struct buf *ret_plain, bool *ret_confidential)
+{
+    struct kerberos_exchange *x = context;
+    bool ok = krb_context_unwrap(x->context, token, ret_plain, ret_confidential);
+    if (!ok)
+        fail(x, krb_context_failure(x->context));
+    return ok;
+}
+
+/* Only contexts that can be taken apart have a layer here: kerberos/seal.h. */
+static unsigned flags(const void *context)
+{
+    const struct kerberos_exchange *x = context;
+    unsigned all = krb_context_flags(x->context);
+    unsigned layers = SASL_GSS_INTEGRITY | SASL_GSS_CONFIDENTIALITY;
+    return krb_seal_possible(krb_context_gss(x->context)) ? all : all & ~layers;
+}
+
+static struct str peer(const void *context)
+{
+    const struct kerberos_exchange *x = context;
+    return krb_context_peer(x->context);
+}
+
+static uint32_t plain_max(void *context, bool confidential, uint32_t output_max)
+{
+    struct kerberos_exchange *x = context;
+    return krb_context_plain_max(x->context, confidential, output_max);
+}
+
+static void add_service(struct kerberos_exchange *x, const char *class, const char *host)
+{
+    const char *name = arena_printf(&x->arena, "%s/%s", class, host);
+    if (name && x->n_services < KERBEROS_SERVICES_MAX)
+        x->service[x->n_services++] = name;
+}
+
+/* As configured; otherwise both classes of every name of the server: what Exchange's peers ask for, and what
+ * everybody else does. */
+static void list_services(struct kerberos_exchange *x, const struct conf_server *server)
+{
+    static const char *const classes[] = { "SMTPSVC", "smtp" };
+    for (size_t i = 0; i < server->spn.n && x->n_services < KERBEROS_SERVICES_MAX; i++) {
+        struct str rest = str_of(server->spn.item[i]), service;
+        str_cut(&rest, '@', &service);
+        struct str kept = arena_copy(&x->arena, service);
+        const char *name = kept.p ? arena_printf(&x->arena, "%.*s", STR_ARG(kept)) : NULL;
+        if (name)
+            x->service[x->n_services++] = name;
+    }
+    if (server->spn.n)
+        return;
+    for (size_t c = 0; c < 2; c++) {
+        add_service(x, classes[c], server->name);
+        for (size_t i = 0; i < server->aliases.n; i++)
+            add_service(x, classes[c], server->aliases.item[i]);
+    }
+}
+
+struct kerberos_exchange *kerberos_exchange_new(const struct kerberos_options *options)
+{
+    struct kerberos_exchange *x = calloc(1, sizeof *x);
+    if (!x)
+        return NULL;
+    x->keytab = auth_keytab_ref(options->keytab);
+    x->slot = &x->keytab->slot[atomic_fetch_add(&x->keytab->turn, 1) % SLOTS];
+    x->gss = (struct sasl_gss){ .context = x, .step = step, .wrap = wrap, .unwrap = unwrap, .flags = flags,
+                                .peer = peer, .plain_max = plain_max };
+    arena_init(&x->arena, ARENA_MAX);
+    buf_init(&x->bindings, 256);
+    list_services(x, options->server);
+    struct str rcache = arena_copy(&x->arena, options->rcache);
+    x->rcache = rcache.p ? arena_printf(&x->arena, "%.*s", STR_ARG(rcache)) : NULL;
+    x->binding_required = options->binding_required && options->cert_hash.n > 0;
+    if (options->cert_hash.n > 0)
+        krb_binding_build(KRB_BINDING_SERVER_END_POINT, options->cert_hash, &x->bindings);
+    if (!x->rcache || x->bindings.failed)
+        kerberos_exchange_free(&x);
+    return x;
+}
+
+void kerberos_exchange_free(struct kerberos_exchange **exchange)
+{
+    struct kerberos_exchange *x = *exchange;
+    if (!x)
+        return;
+    krb_context_free(&x->context);
+    auth_keytab_unref(&x->keytab);
+    buf_done(&x->bindings);
+    arena_done(&x->arena);
+    free(x);
+    *exchange = NULL;
+}
+
+const struct sasl_gss *kerberos_exchange_gss(const struct kerberos_exchange *exchange)
+{
+    return &exchange->gss;
+}
+
+const struct krb_failure *kerberos_exchange_failure(const struct kerberos_exchange *exchange)
+{
+    return &exchange->failure;
+}
+
+const struct krb_ticket *kerberos_exchange_ticket(const struct kerberos_exchange *exchange)
+{
+    return exchange->has_ticket ? &exchange->ticket : NULL;
+}
+
+struct auth_keytab *kerberos_exchange_keytab(const struct kerberos_exchange *exchange)
+{
+    return exchange->keytab;
+}
+
+size_t kerberos_exchange_services(const struct kerberos_exchange *exchange, const char *const **ret_services)
+{
+    *ret_services = exchange->service;
+    return exchange->n_services;
+}
+
+int kerberos_exchange_seal(struct kerberos_exchange *exchange, struct buf *ret_state, struct err *err)
+{
+    void *context = krb_context_take_gss(exchange->context);
+    return krb_seal_export(&context, ret_state, err);
+}
