@@ -1,5 +1,5 @@
 /* context: one GSS-API security context over Kerberos, of either side (acceptor.h and initiator.h make them), while it
- * is negotiated and afterwards; and its way into another process.
+ * is negotiated and afterwards.
  *
  * A context belongs to one thread at a time. Steps may block: an acceptor's on files only (milliseconds), an
  * initiator's first step on a KDC (27 s when it is silent); nothing here has a time-out. Tokens out of the peer's hands
@@ -9,10 +9,9 @@
 #include <stdint.h>
 
 #include "base/buf.h"
-#include "base/err.h"
 #include "kerberos/failure.h"
 
-enum { KRB_TOKEN_MAX = 65536, KRB_EXPORT_MAX = 16384, KRB_PEER_MAX = 512 };
+enum { KRB_TOKEN_MAX = 65536, KRB_PEER_MAX = 512 };
 
 enum krb_status { KRB_CONTINUE, KRB_COMPLETE, KRB_FAILED };
 
@@ -59,12 +58,11 @@ bool krb_context_unwrap(struct krb_context *context, struct str token, struct bu
 /* The largest plain text whose wrapped token has at most `output_max_bytes`; 0 when there is none. */
 uint32_t krb_context_plain_max(const struct krb_context *context, bool confidential, uint32_t output_max_bytes);
 
-/* The whole state after COMPLETE, with the keys of this one session: wipe the buffer (buf_wipe). The context cannot
- * be used any more afterwards but for flags, peer, session and free. */
-int krb_context_export(struct krb_context *context, struct buf *ret_octets, struct err *err);
-/* From octets of our own krb_context_export() only: the library that reads them trusts them. Gives a context for wrap,
- * unwrap, plain_max and flags; peer is empty. */
-int krb_context_import(struct str octets, struct krb_context **ret_context, struct err *err);
+/* The library's own handle (gss_ctx_id_t), for what this header does not do (seal.h); NULL before the first step.
+ * Borrowed. */
+void *krb_context_gss(const struct krb_context *context);
+/* The same after COMPLETE, and it is the caller's from now on. Flags, peer and session stay here; wrap and unwrap fail. */
+void *krb_context_take_gss(struct krb_context *context);
 
 /* The application data of channel bindings for KRB 5: "tls-server-end-point:" or "tls-exporter:" and `octets`
  * (RFC 5929 section 4, RFC 9266). Only one kind can be tried at a login: a token that failed with the wrong one is burnt

@@ -26,6 +26,8 @@ void krb_initiator_free(struct krb_initiator **initiator);
 uint32_t krb_initiator_lifetime_s(const struct krb_initiator *initiator);
 /* The principal as the KDC gave it. */
 const char *krb_initiator_principal(const struct krb_initiator *initiator);
+/* The credential itself (gss_cred_id_t), for libraries that do GSS-API by themselves, such as libldap. Borrowed. */
+void *krb_initiator_credential(const struct krb_initiator *initiator);
 
 struct krb_initiate_options {
     /* "SMTPSVC/mail.corp.test[@REALM]" is taken as it stands (without a realm the client's KDC finds it);

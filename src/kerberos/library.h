@@ -7,9 +7,9 @@
  * What must stay readable (Landlock) for a process that accepts: the krb5.conf named here (and what it includes), the
  * folder of the replay cache (read, write, create), /etc/gss. For one that initiates also: /etc/hosts,
  * /etc/resolv.conf, /etc/nsswitch.conf, /etc/host.conf, /etc/gai.conf, and the folder of plug-ins (see krb_warm_up);
- * sockets to KDCs, port 88 UDP and TCP. A process that only imports contexts (smtpd) needs krb5.conf alone, and it may
- * be empty. Keytabs are not among them: they come as descriptors (keytab.h). System calls beside the usual:
- * getrandom, fcntl locks (F_OFD_SETLKW) on the replay cache, poll, statfs-free stat calls, uname (host name). */
+ * sockets to KDCs, port 88 UDP and TCP. Processes that only seal (seal.h) need none of this. Keytabs are not among
+ * them: they come as descriptors (keytab.h). System calls beside the usual: getrandom, fcntl locks (F_OFD_SETLKW) on the
+ * replay cache, poll, uname. */
 #pragma once
 #include "base/err.h"
 

@@ -32,9 +32,16 @@ struct krb_ticket {
 /* False: no AP-REQ in there (a SPNEGO token without mechToken, NTLM, junk), *ret_ticket is then zeroed. */
 bool krb_ticket_read(struct str token, struct krb_ticket *ret_ticket);
 
+/* Whether the token begins with SPNEGO's framing (RFC 4178 section 4.2, RFC 2743 section 3.1), whatever is in it. */
+bool krb_token_is_spnego(struct str token);
+
 /* Whether `service` ("SMTPSVC/mail.corp.test") is one of the `n` names allowed; letters of either case are the same, as
  * they are to a domain controller. An empty list allows nothing. */
 bool krb_service_allowed(struct str service, const char *const *allowed, size_t n);
+
+/* The text of a principal: parts joined with '/', "@realm" behind them unless the realm is empty. False when it does not
+ * fit; `text` is then empty. */
+bool krb_name_text(const struct str *part, size_t n_parts, struct str realm, char *text, size_t text_bytes);
 
 /* "aes256-cts", "rc4-hmac", ...; "enctype-N" goes to `number` (at least 24 octets) for one without a name. */
 const char *krb_enctype_name(int32_t enctype, char *number, size_t number_bytes);

@@ -1,0 +1,87 @@
+#include "kerberos/library.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "kerberos/private.h"
+
+gss_OID_desc krb_oid_krb5 = { 9, "\x2a\x86\x48\x86\xf7\x12\x01\x02\x02" };
+gss_OID_desc krb_oid_spnego = { 6, "\x2b\x06\x01\x05\x05\x02" };
+
+static int err_krb5(struct err *err, krb5_context krb5, krb5_error_code code, const char *what)
+{
+    const char *text = krb5_get_error_message(krb5, code);
+    int rc = err_set(err, ERR_CONFIG, "%s: %s", what, text);
+    krb5_free_error_message(krb5, text);
+    return rc;
+}
+
+int krb_init(const char *config_path, struct err *err)
+{
+    krb5_context krb5;
+    if (config_path) {
+        if (access(config_path, R_OK) < 0)
+            return err_errno(err, errno, "krb5_config %s cannot be read", config_path);
+        if (setenv("KRB5_CONFIG", config_path, 1) < 0)
+            return err_errno(err, errno, "setenv KRB5_CONFIG");
+    }
+    krb5_error_code code = krb5_init_context(&krb5);
+    if (code)
+        return err_krb5(err, NULL, code, config_path ? config_path : "the system's krb5.conf");
+    krb5_free_context(krb5);
+    return 0;
+}
+
+/* Kept for the life of the process: plug-ins are unloaded with the last krb5_context that holds them, and a sandbox may
+ * not let them be opened again. */
+static krb5_context warm_krb5;
+static krb5_init_creds_context warm_request;
+
+/* Preparing a request for initial credentials loads the preauth plug-ins, and sends nothing yet. */
+static krb5_error_code warm_preauth(void)
+{
+    krb5_principal nobody = NULL;
+    krb5_error_code code = krb5_init_context(&warm_krb5);
+    if (code)
+        return code;
+    code = krb5_build_principal(warm_krb5, &nobody, 7, "INVALID", "warm-up", NULL);
+    if (!code)
+        code = krb5_init_creds_init(warm_krb5, nobody, NULL, NULL, 0, NULL, &warm_request);
+    krb5_free_principal(warm_krb5, nobody);
+    return code;
+}
+
+int krb_warm_up(struct err *err)
+{
+    OM_uint32 minor;
+    gss_OID_set mechs = GSS_C_NO_OID_SET;
+    if (warm_krb5)
+        return 0;
+    krb5_error_code code = warm_preauth();
+    if (code) {
+        int rc = err_krb5(err, warm_krb5, code, "Kerberos plug-ins");
+        krb5_free_context(warm_krb5);
+        warm_krb5 = NULL;
+        return rc;
+    }
+    if (GSS_ERROR(gss_indicate_mechs(&minor, &mechs)))
+        return err_set(err, ERR_CONFIG, "GSS-API mechanisms could not be loaded (/etc/gss/mech.d)");
+    gss_release_oid_set(&minor, &mechs);
+    return 0;
+}
+
+OM_uint32 krb_credential(gss_cred_usage_t usage, gss_const_key_value_set_t store, gss_cred_id_t *ret_credential,
+                         OM_uint32 *ret_minor)
+{
+    gss_OID_desc both[2] = { krb_oid_krb5, krb_oid_spnego };
+    gss_OID_set_desc mechs = { 2, both }, inner = { 1, &krb_oid_krb5 };
+    OM_uint32 ignored, major;
+    *ret_credential = GSS_C_NO_CREDENTIAL;
+    major = gss_acquire_cred_from(ret_minor, GSS_C_NO_NAME, GSS_C_INDEFINITE, &mechs, usage, store, ret_credential, NULL,
+                                  NULL);
+    if (!GSS_ERROR(major))
+        major = gss_set_neg_mechs(ret_minor, *ret_credential, &inner);
+    if (GSS_ERROR(major))
+        gss_release_cred(&ignored, ret_credential);
+    return major;
+}
