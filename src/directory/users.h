@@ -1,9 +1,10 @@
 /* users: the embedded user store: who may log in, in one SQLite file.
  *
  * It holds no password: only the salt, the iteration count and the two keys that SCRAM-SHA-256 needs (RFC 5802
- * section 3, RFC 7677), which check a PLAIN password as well. Names and addresses are stored as they are compared:
- * the caller prepares them (SASLprep, ASCII letters in lower case). The schema has a version; a store of another
- * version is refused, not guessed at. The file uses a rollback journal, so that a reader needs nothing but the right to
+ * section 3, RFC 7677), which check a PLAIN password as well; and, for users that were given one on request, the NT hash
+ * that NTLM needs. Names and addresses are stored as they are compared: the caller prepares them (SASLprep, ASCII
+ * letters in lower case). The schema has a version: a store of version 1, which knew no NT hashes, is read as it is and
+ * brought to version 2 when it is opened for writing; any other is refused, not guessed at. The file uses a rollback journal, so that a reader needs nothing but the right to
  * read it: `postern user` may write while the daemon runs, and a reader then waits for at most busy_timeout_ms.
  * The daemon never creates or changes the file.
  *
@@ -17,7 +18,7 @@
 #include "base/err.h"
 #include "base/str.h"
 
-enum { USERS_NAME_MAX = 255, USERS_SALT_MAX = 64, USERS_KEY_BYTES = 32, USERS_SECRET_BYTES = 32, USERS_ADDRESSES_MAX = 100 };
+enum { USERS_NAME_MAX = 255, USERS_SALT_MAX = 64, USERS_KEY_BYTES = 32, USERS_SECRET_BYTES = 32, USERS_NT_HASH_BYTES = 16, USERS_ADDRESSES_MAX = 100 };
 
 enum users_mode {
     USERS_READ,   /* the daemon */
@@ -39,6 +40,9 @@ struct users_verifier {
     uint32_t iterations;
     unsigned char stored_key[USERS_KEY_BYTES];
     unsigned char server_key[USERS_KEY_BYTES];
+    /* Only for writing; users_find() leaves them empty. */
+    uint32_t nt_hash_bytes; /* 0: the user has no NTLM; or USERS_NT_HASH_BYTES */
+    unsigned char nt_hash[USERS_NT_HASH_BYTES];
 };
 
 struct users;
@@ -53,6 +57,8 @@ struct str users_secret(const struct users *users);
 
 /* 0 and the verifier; ERR_ABSENT: no such user. */
 int users_find(struct users *users, struct str name, struct users_verifier *ret_verifier, struct err *err);
+/* 1 and the NT hash (as good as the password: wipe it); 0: the user has none, and so no NTLM; ERR_ABSENT. */
+int users_find_nt(struct users *users, struct str name, unsigned char ret_hash[USERS_NT_HASH_BYTES], struct err *err);
 /* 1 when `text` is a user's name, one of the users' addresses, or an address whose local part is a user's
  * name; 0 when not. Letters of either case. */
 int users_exists(struct users *users, struct str text, struct err *err);
@@ -69,6 +75,7 @@ struct users_entry {
     struct str addresses;  /* separated by spaces; empty = none */
     int64_t created_ms, changed_ms; /* wall time; changed = the password */
     uint32_t iterations;
+    bool has_nt_hash;
 };
 /* Calls `each` for every user by name; a negative return of it ends the list and is returned. */
 int users_list(struct users *users, int (*each)(void *arg, const struct users_entry *entry), void *arg, struct err *err);

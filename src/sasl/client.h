@@ -57,4 +57,4 @@ struct sasl_client_ops {
     void (*done)(void *state); /* NULL: nothing but the state's own memory */
 };
 extern const struct sasl_client_ops sasl_client_plain, sasl_client_login, sasl_client_scram, sasl_client_gssapi,
-    sasl_client_gss_spnego;
+    sasl_client_gss_spnego, sasl_client_ntlmssp;

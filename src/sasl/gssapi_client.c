@@ -8,9 +8,10 @@
  * the layer starts when the flags have it; without, the caller must ask neither for confidentiality nor for integrity,
  * or a server that goes by the flags would start one. */
 #include "sasl/client.h"
+#include "sasl/gssapi.h"
 #include "sasl/layer.h"
 
-enum { STEPS_MAX = 16, OFFER_BYTES = 4, OFFER_MAX = 64 };
+enum { OFFER_MAX = 64 };
 
 enum wait {
     WAIT_TOKEN,   /* the context is not complete */
@@ -45,7 +46,7 @@ static int context_complete(struct state *s, struct err *err)
 /* What there is to send is in s->out afterwards; it may be nothing. */
 static int step_context(struct state *s, struct str token, struct err *err)
 {
-    if (++s->steps > STEPS_MAX)
+    if (++s->steps > GSSAPI_STEPS_MAX)
         return err_set(err, ERR_AUTH, "the server goes on sending tokens without an end");
     buf_clear(&s->out);
     enum sasl_gss_status status = s->gss->step(s->gss->context, token, &s->out);
@@ -101,8 +102,9 @@ static bool first(void *state, struct str *ret_response)
 }
 
 /* Our answer: the layer, the longest packet that we take (0 without layer), whom we want to be. */
-static int choose(struct state *s, unsigned layers, uint32_t size, struct err *err)
+static int choose(struct state *s, const struct gssapi_choice *offered, struct err *err)
 {
+    unsigned layers = offered->layers;
     unsigned choice = s->seal ? SASL_LAYER_BIT_CONFIDENTIALITY : SASL_LAYER_BIT_NONE;
     uint32_t max = s->seal ? SASL_LAYER_RECEIVE_MAX : 0;
     if (s->seal && !(layers & choice))
@@ -110,12 +112,13 @@ static int choose(struct state *s, unsigned layers, uint32_t size, struct err *e
                        layers & SASL_LAYER_BIT_INTEGRITY ? ", only integrity" : "");
     if (!(layers & choice))
         return err_set(err, ERR_AUTH, "the server demands a security layer, but the configuration does not (seal)");
-    if (s->seal && (size < SASL_LAYER_PEER_MIN || s->gss->plain_max(s->gss->context, true, size) == 0))
-        return err_set(err, ERR_AUTH, "the server takes packets of %u octets only, too few to encrypt into", size);
+    if (s->seal && (offered->max < SASL_LAYER_PEER_MIN || s->gss->plain_max(s->gss->context, true, offered->max) == 0))
+        return err_set(err, ERR_AUTH, "the server takes packets of %u octets only, too few to encrypt into",
+                       offered->max);
     struct buf plain;
-    const char octets[OFFER_BYTES] = { (char)choice, (char)(max >> 16 & 0xff), (char)(max >> 8 & 0xff),
-                                       (char)(max & 0xff) };
-    buf_init(&plain, OFFER_BYTES + SASL_PRINCIPAL_MAX);
+    char octets[GSSAPI_CHOICE_BYTES];
+    gssapi_choice_write(choice, max, octets);
+    buf_init(&plain, GSSAPI_CHOICE_MAX);
     buf_clear(&s->out);
     bool ok = buf_add(&plain, str_slice(octets, sizeof octets)) && buf_add_c(&plain, s->authzid) &&
               s->gss->wrap(s->gss->context, false, buf_str(&plain), &s->out) && !s->out.failed;
@@ -123,7 +126,7 @@ static int choose(struct state *s, unsigned layers, uint32_t size, struct err *e
     if (!ok)
         return err_set(err, ERR_AUTH, "the choice of a security layer could not be wrapped");
     if (s->seal)
-        s->layer = (struct sasl_layer_choice){ .kind = SASL_LAYER_GSS_CONFIDENTIALITY, .peer_max_bytes = size };
+        s->layer = (struct sasl_layer_choice){ .kind = SASL_LAYER_GSS_CONFIDENTIALITY, .peer_max_bytes = offered->max };
     return 0;
 }
 
@@ -134,17 +137,15 @@ static int take_offer(struct state *s, struct str challenge, struct err *err)
     bool confidential = false;
     buf_init(&plain, OFFER_MAX);
     bool ok = challenge.n > 0 && s->gss->unwrap(s->gss->context, challenge, &plain, &confidential);
-    if (!ok || plain.n != OFFER_BYTES) {
+    if (!ok || plain.n != GSSAPI_CHOICE_BYTES) {
         size_t n = plain.n;
         buf_done(&plain);
-        return ok ? err_set(err, ERR_AUTH, "the server's offer of layers has %zu octets instead of %d", n, OFFER_BYTES)
+        return ok ? err_set(err, ERR_AUTH, "the server's offer of layers has %zu octets instead of 4", n)
                   : err_set(err, ERR_AUTH, "the server's offer of layers does not unwrap");
     }
-    const unsigned char *p = (const unsigned char *)plain.p;
-    unsigned layers = p[0];
-    uint32_t size = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    struct gssapi_choice offered = gssapi_choice_read(buf_str(&plain));
     buf_done(&plain);
-    int rc = choose(s, layers, size, err);
+    int rc = choose(s, &offered, err);
     if (rc == 0)
         s->wait = WAIT_SUCCESS;
     return rc;
@@ -158,7 +159,7 @@ static int step(void *state, struct str challenge, struct str *ret_response, str
         rc = take_offer(s, challenge, err);
     } else if (s->wait == WAIT_TOKEN) {
         rc = step_context(s, challenge, err);
-    } else if (challenge.n == 0 && s->steps++ < STEPS_MAX) {
+    } else if (challenge.n == 0 && s->steps++ < GSSAPI_STEPS_MAX) {
         buf_clear(&s->out); /* success data that is empty, where the protocol has none (RFC 4954 section 4) */
     } else {
         rc = err_set(err, ERR_AUTH, "the server goes on asking after the login was complete");

@@ -12,15 +12,14 @@
  * layers, which it does only without TLS and by configuration; everywhere else such a login has no layer, as under TLS
  * libsasl wants it.
  *
- * What the client can do wrong is bounded: tokens by SASL_MESSAGE_MAX, steps by STEPS_MAX. Our own replies tell of
+ * Where the first token has NTLM but no Kerberos, or Kerberos is not to be had here, our own NTLM takes over
+ * (gssapi_ntlm.c), if it is allowed at all.
+ *
+ * What the client can do wrong is bounded: tokens by SASL_MESSAGE_MAX, steps by GSSAPI_STEPS_MAX. Our own replies tell of
  * failures; error tokens of GSS-API are not passed on. */
+#include "sasl/gssapi.h"
 #include "sasl/layer.h"
-#include "sasl/server.h"
 #include "sasl/token.h"
-
-#include "base/secret.h"
-
-enum { STEPS_MAX = 16, CHOICE_BYTES = 4, CHOICE_MAX = CHOICE_BYTES + SASL_PRINCIPAL_MAX };
 
 /* What the next response is. */
 enum wait {
@@ -29,6 +28,7 @@ enum wait {
     WAIT_TOKEN,  /* the context is not complete */
     WAIT_EMPTY,  /* the context's last token is out */
     WAIT_CHOICE, /* the offer is out */
+    WAIT_NTLM,   /* whatever NTLM waits for */
     WAIT_OVER,
 };
 
@@ -42,6 +42,7 @@ struct state {
     struct buf out;
     char peer[SASL_PRINCIPAL_MAX + 1], authzid[SASL_PRINCIPAL_MAX + 1];
     size_t peer_n, authzid_n;
+    struct gssapi_ntlm ntlm;
 };
 
 static bool init(struct state *s, const struct sasl_server_options *options, bool wrapper)
@@ -53,6 +54,7 @@ static bool init(struct state *s, const struct sasl_server_options *options, boo
     if (s->layers == 0)
         s->layers = SASL_LAYER_BIT_NONE;
     buf_init(&s->out, SASL_MESSAGE_MAX);
+    gssapi_ntlm_init(&s->ntlm, options, wrapper);
     return true;
 }
 
@@ -71,6 +73,7 @@ static void done(void *state)
 {
     struct state *s = state;
     buf_wipe(&s->out);
+    gssapi_ntlm_done(&s->ntlm);
 }
 
 static enum sasl_action over(struct state *s, struct sasl_step *ret_step, enum sasl_cause cause)
@@ -130,8 +133,8 @@ static enum sasl_action offer(struct state *s, struct sasl_step *ret_step)
     if (layers == 0)
         return over(s, ret_step, SASL_CAUSE_LAYER_REQUIRED);
     uint32_t max = layers & ~(unsigned)SASL_LAYER_BIT_NONE ? SASL_LAYER_RECEIVE_MAX : 0;
-    const char octets[CHOICE_BYTES] = { (char)layers, (char)(max >> 16 & 0xff), (char)(max >> 8 & 0xff),
-                                        (char)(max & 0xff) };
+    char octets[GSSAPI_CHOICE_BYTES];
+    gssapi_choice_write(layers, max, octets);
     buf_clear(&s->out);
     if (!s->gss->wrap(s->gss->context, false, str_slice(octets, sizeof octets), &s->out))
         return over(s, ret_step, SASL_CAUSE_INTERNAL);
@@ -171,7 +174,7 @@ static enum sasl_action context_complete(struct state *s, struct sasl_step *ret_
 
 static enum sasl_action take_token(struct state *s, struct str token, struct sasl_step *ret_step)
 {
-    if (token.n == 0 || ++s->steps > STEPS_MAX)
+    if (token.n == 0 || ++s->steps > GSSAPI_STEPS_MAX)
         return over(s, ret_step, SASL_CAUSE_MALFORMED);
     buf_clear(&s->out);
     switch (s->gss->step(s->gss->context, token, &s->out)) {
@@ -185,31 +188,37 @@ static enum sasl_action take_token(struct state *s, struct str token, struct sas
     }
 }
 
+static enum sasl_action take_ntlm(struct state *s, struct str token, struct sasl_step *ret_step)
+{
+    if (!s->ntlm.ready)
+        return over(s, ret_step, SASL_CAUSE_NTLM_NOT_ALLOWED);
+    s->wait = WAIT_NTLM;
+    s->ntlm.raw = s->kind == SASL_TOKEN_NTLMSSP;
+    return gssapi_ntlm_step(&s->ntlm, token, ret_step);
+}
+
 static enum sasl_action take_first(struct state *s, struct str token, struct sasl_step *ret_step)
 {
     s->kind = sasl_token_kind(token);
-    switch (s->kind) {
-    case SASL_TOKEN_KRB5:
-    case SASL_TOKEN_SPNEGO_KRB5:
-        ret_step->inner = sasl_token_kind_name(s->kind);
-        return s->gss ? take_token(s, token, ret_step) : over(s, ret_step, SASL_CAUSE_NO_KERBEROS);
-    case SASL_TOKEN_SPNEGO_NTLM:
-    case SASL_TOKEN_NTLMSSP:
-        ret_step->inner = sasl_token_kind_name(s->kind);
-        return over(s, ret_step, SASL_CAUSE_NTLM_NOT_ALLOWED);
-    case SASL_TOKEN_UNKNOWN:
-    default:
+    /* SPNEGO that proposes both, where there is no keytab. */
+    if (s->kind == SASL_TOKEN_SPNEGO_KRB5 && !s->gss && s->ntlm.ready && sasl_token_offers_ntlm(token))
+        s->kind = SASL_TOKEN_SPNEGO_NTLM;
+    if (s->kind == SASL_TOKEN_UNKNOWN)
         return over(s, ret_step, SASL_CAUSE_UNKNOWN_TOKEN);
-    }
+    ret_step->inner = sasl_token_kind_name(s->kind);
+    if (s->kind == SASL_TOKEN_SPNEGO_NTLM || s->kind == SASL_TOKEN_NTLMSSP)
+        return take_ntlm(s, token, ret_step);
+    return s->gss ? take_token(s, token, ret_step) : over(s, ret_step, SASL_CAUSE_NO_KERBEROS);
 }
 
-static enum sasl_cause take_authzid(struct state *s, struct str authzid)
+enum sasl_cause gssapi_authzid(struct str raw, char dst[SASL_PRINCIPAL_MAX + 1], size_t *ret_n)
 {
-    if (authzid.n == 0)
+    *ret_n = 0;
+    if (raw.n == 0)
         return SASL_CAUSE_NONE;
-    if (str_find(authzid, 0) < authzid.n)
+    if (str_find(raw, 0) < raw.n)
         return SASL_CAUSE_MALFORMED; /* RFC 4752 section 3.1: not terminated with NUL */
-    return sasl_prep(authzid, SASL_PRINCIPAL_MAX, s->authzid, &s->authzid_n) ? SASL_CAUSE_NONE : SASL_CAUSE_AUTHZID;
+    return sasl_prep(raw, SASL_PRINCIPAL_MAX, dst, ret_n) ? SASL_CAUSE_NONE : SASL_CAUSE_AUTHZID;
 }
 
 /* `choice` is one of the bits that were offered. */
@@ -230,28 +239,27 @@ static enum sasl_action take_plain_choice(struct state *s, struct str plain, str
         [SASL_LAYER_BIT_INTEGRITY] = SASL_LAYER_GSS_INTEGRITY,
         [SASL_LAYER_BIT_CONFIDENTIALITY] = SASL_LAYER_GSS_CONFIDENTIALITY,
     };
-    if (plain.n < CHOICE_BYTES)
+    if (plain.n < GSSAPI_CHOICE_BYTES)
         return over(s, ret_step, SASL_CAUSE_MALFORMED);
-    const unsigned char *p = (const unsigned char *)plain.p;
-    unsigned choice = p[0], layers = possible_layers(s);
-    uint32_t size = (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    struct gssapi_choice chosen = gssapi_choice_read(plain);
+    unsigned choice = chosen.layers, layers = possible_layers(s);
     bool one = choice == SASL_LAYER_BIT_NONE || choice == SASL_LAYER_BIT_INTEGRITY ||
                choice == SASL_LAYER_BIT_CONFIDENTIALITY;
     if (!one || !(layers & choice))
         return over(s, ret_step, choice == SASL_LAYER_BIT_NONE ? SASL_CAUSE_LAYER_REQUIRED : SASL_CAUSE_LAYER_NOT_OFFERED);
-    enum sasl_cause cause = check_size(s, choice, size);
+    enum sasl_cause cause = check_size(s, choice, chosen.max);
     if (cause == SASL_CAUSE_NONE)
-        cause = take_authzid(s, str_skip(plain, CHOICE_BYTES));
+        cause = gssapi_authzid(str_skip(plain, GSSAPI_CHOICE_BYTES), s->authzid, &s->authzid_n);
     if (cause)
         return over(s, ret_step, cause);
-    return finish(s, ret_step, kinds[choice], choice == SASL_LAYER_BIT_NONE ? 0 : size);
+    return finish(s, ret_step, kinds[choice], choice == SASL_LAYER_BIT_NONE ? 0 : chosen.max);
 }
 
 static enum sasl_action take_choice(struct state *s, struct str response, struct sasl_step *ret_step)
 {
     struct buf plain;
     bool confidential = false;
-    buf_init(&plain, CHOICE_MAX);
+    buf_init(&plain, GSSAPI_CHOICE_MAX);
     ret_step->authcid = str_slice(s->peer, s->peer_n);
     enum sasl_action action;
     if (response.n == 0)
@@ -280,15 +288,30 @@ static enum sasl_action step(void *state, bool has_response, struct str response
         return response.n == 0 ? after_context(s, ret_step) : over(s, ret_step, SASL_CAUSE_MALFORMED);
     case WAIT_CHOICE:
         return take_choice(s, response, ret_step);
+    case WAIT_NTLM:
+        return gssapi_ntlm_step(&s->ntlm, response, ret_step);
     case WAIT_OVER:
         break;
     }
     return over(s, ret_step, SASL_CAUSE_INTERNAL);
 }
 
+static enum sasl_action verified(void *state, enum sasl_verdict verdict, const unsigned char *session_base_key,
+                                 struct str canonical, struct sasl_step *ret_step)
+{
+    return gssapi_ntlm_verified(&((struct state *)state)->ntlm, verdict, session_base_key, canonical, ret_step);
+}
+
+static bool layer_state(void *state, struct buf *out)
+{
+    return gssapi_ntlm_layer_state(&((struct state *)state)->ntlm, out);
+}
+
 const struct sasl_server_ops sasl_server_gssapi = {
-    .state_bytes = sizeof(struct state), .init = init_gssapi, .step = step, .done = done,
+    .state_bytes = sizeof(struct state), .init = init_gssapi, .step = step, .ntlm = verified,
+    .layer_state = layer_state, .done = done,
 };
 const struct sasl_server_ops sasl_server_gss_spnego = {
-    .state_bytes = sizeof(struct state), .init = init_gss_spnego, .step = step, .done = done,
+    .state_bytes = sizeof(struct state), .init = init_gss_spnego, .step = step, .ntlm = verified,
+    .layer_state = layer_state, .done = done,
 };

@@ -13,6 +13,7 @@ static const struct sasl_mechanism mechanisms[] = {
     { "GSS-SPNEGO", SASL_BLOCKING | SASL_GSS, 50, &sasl_server_gss_spnego, &sasl_client_gss_spnego },
     { "SCRAM-SHA-256-PLUS", SASL_BINDING, 40, &sasl_server_scram, &sasl_client_scram },
     { "SCRAM-SHA-256", 0, 30, &sasl_server_scram, &sasl_client_scram },
+    { "NTLM", SASL_NTLM, 25, &sasl_server_ntlmssp, &sasl_client_ntlmssp },
     { "PLAIN", SASL_CLEARTEXT, 20, &sasl_server_plain, &sasl_client_plain },
     /* SMTP allows LOGIN an initial response: clients send the name in it. */
     { "LOGIN", SASL_CLEARTEXT, 10, &sasl_server_login, &sasl_client_login },

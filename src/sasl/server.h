@@ -150,7 +150,7 @@ struct sasl_server_ops {
     void (*done)(void *state); /* NULL: nothing but the state's own memory */
 };
 extern const struct sasl_server_ops sasl_server_plain, sasl_server_login, sasl_server_scram, sasl_server_gssapi,
-    sasl_server_gss_spnego;
+    sasl_server_gss_spnego, sasl_server_ntlmssp;
 
 /* For mechanisms: fills ret_step and returns SASL_FAILED. */
 enum sasl_action sasl_fail(struct sasl_step *ret_step, enum sasl_cause cause);
