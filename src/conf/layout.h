@@ -11,6 +11,10 @@ struct layout_user {
 /* The roles' users: stem, stem-smtpd, stem-keys, stem-auth, stem-delivery, and mail_owner. */
 void layout_users(const struct conf *conf, void (*user)(void *arg, const struct layout_user *user), void *arg);
 
+/* Does anything here log in, or let log in, by Kerberos or NTLM? */
+bool layout_uses_kerberos(const struct conf *conf);
+bool layout_uses_ntlm(const struct conf *conf);
+
 struct layout_folder {
     const char *path;
     const char *owner, *group; /* NULL: whoever makes it */

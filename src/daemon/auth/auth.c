@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "conf/layout.h"
 #include "daemon/auth/identify.h"
 #include "daemon/auth/kerberos.h"
 #include "daemon/auth/ntlm_check.h"
@@ -212,6 +213,9 @@ static void use_keytabs(struct auth *auth)
     auth_keytabs_free(&auth->keytabs);
     auth->keytabs = auth->next_keytabs ? auth->next_keytabs : auth_keytabs_new();
     auth->next_keytabs = NULL;
+    free(auth->rcache);
+    if (asprintf(&auth->rcache, "file2:%s/rcache", auth->ctx->conf->auth_state) < 0)
+        auth->rcache = NULL;
 }
 
 static void use_store(struct auth *auth)
@@ -355,34 +359,11 @@ static void drain(struct role_ctx *ctx)
 
 /* ---- sandbox ---- */
 
-static bool uses_ntlm(const struct conf *conf)
-{
-    for (size_t i = 0; i < conf->n_servers; i++) {
-        const struct conf_server *server = &conf->server[i];
-        for (size_t m = 0; m < server->mechanisms.n; m++)
-            if (str_eq_nocase(str_of(server->mechanisms.item[m]), STR("NTLM")))
-                return true;
-        for (size_t h = 0; h < server->n_hosts; h++)
-            for (size_t m = 0; m < server->host[h].mechanisms.n; m++)
-                if (str_eq_nocase(str_of(server->host[h].mechanisms.item[m]), STR("NTLM")))
-                    return true;
-    }
-    return false;
-}
-
 static bool initiates(const struct conf *conf)
 {
     bool any = conf->n_directories > 0;
     for (size_t i = 0; i < conf->n_domains; i++)
         any = any || conf->domain[i].principal;
-    return any;
-}
-
-static bool accepts_kerberos(const struct conf *conf)
-{
-    bool any = false;
-    for (size_t i = 0; i < conf->n_servers; i++)
-        any = any || conf->server[i].keytab;
     return any;
 }
 
@@ -406,7 +387,7 @@ static void list_needs(const struct conf *conf, struct buf *text)
     if (n > 0 && str_copy(str_slice(conf->users, n), folder, sizeof folder))
         add_path(text, 'r', folder);
     add_path(text, 'r', "/dev/urandom");
-    if (!accepts_kerberos(conf) && !initiates(conf) && !uses_ntlm(conf))
+    if (!layout_uses_kerberos(conf) && !layout_uses_ntlm(conf))
         return;
     add_path(text, 'w', conf->auth_state);
     add_path(text, 'r', conf->krb5_config ? conf->krb5_config : "/etc/krb5.conf");
@@ -414,14 +395,14 @@ static void list_needs(const struct conf *conf, struct buf *text)
     add_path(text, 'r', "/etc/gss");
     add_path(text, 'r', "/etc/passwd"); /* krb5 looks itself up */
     add_path(text, 'r', "/etc/nsswitch.conf");
-    if (!initiates(conf) && !uses_ntlm(conf))
+    if (!initiates(conf) && !layout_uses_ntlm(conf))
         return;
     for (size_t i = 0; i < sizeof resolving / sizeof resolving[0]; i++)
         add_path(text, 'r', resolving[i]);
     for (size_t i = 0; i < conf->n_directories; i++)
         if (conf->directory[i].ca)
             add_path(text, 'r', conf->directory[i].ca);
-    if (uses_ntlm(conf)) {
+    if (layout_uses_ntlm(conf)) {
         add_path(text, 'r', WINBIND_PIPE_FOLDER);
         add_path(text, 'r', WINBIND_PRIVILEGED_FOLDER);
     }
