@@ -1,5 +1,6 @@
 #include "kerberos/context.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/secret.h"
@@ -230,6 +231,10 @@ static enum krb_status complete_initiate(struct krb_context *context, OM_uint32 
         return fail(context, KRB_CAUSE_INTERNAL, "the service's name cannot be shown");
     }
     gss_release_name(&ignored, &peer);
+    /* A target without a realm keeps the mark of the referral realm: an '@' with nothing behind it. */
+    size_t n = strlen(context->peer);
+    if (n > 1 && context->peer[n - 1] == '@' && context->peer[n - 2] != '\\')
+        context->peer[n - 1] = 0;
     read_session(context, lifetime_s);
     context->complete = true;
     return KRB_COMPLETE;
@@ -309,15 +314,31 @@ bool krb_context_wrap(struct krb_context *context, bool confidential, struct str
     return false;
 }
 
+/* On a copy: the library turns the octets of its input around in place. */
+static OM_uint32 unwrap_copy(struct krb_context *context, struct str token, gss_buffer_t out, int *ret_confidential,
+                             OM_uint32 *ret_minor)
+{
+    struct buf copy;
+    buf_init(&copy, token.n);
+    *ret_minor = ENOMEM;
+    OM_uint32 major = GSS_S_FAILURE;
+    if (buf_add(&copy, token)) {
+        gss_buffer_desc in = { copy.n, copy.p };
+        major = gss_unwrap(ret_minor, context->gss, &in, out, ret_confidential, NULL);
+    }
+    buf_wipe(&copy);
+    return major;
+}
+
 bool krb_context_unwrap(struct krb_context *context, struct str token, struct buf *ret_plain, bool *ret_confidential)
 {
-    gss_buffer_desc in = { token.n, (void *)(uintptr_t)token.p }, out = GSS_C_EMPTY_BUFFER;
+    gss_buffer_desc out = GSS_C_EMPTY_BUFFER;
     OM_uint32 minor;
     int confidential = 0;
     *ret_confidential = false;
     if (!usable(context))
         return false;
-    OM_uint32 major = gss_unwrap(&minor, context->gss, &in, &out, &confidential, NULL);
+    OM_uint32 major = unwrap_copy(context, token, &out, &confidential, &minor);
     if (major != GSS_S_COMPLETE) {
         krb_failure_gss(&context->failure, context->side, major, minor, mech_of(context));
         /* Not errors to GSS-API, but on a stream of octets in order they can only be an attack. */

@@ -38,7 +38,7 @@ const struct krb_failure *krb_context_failure(const struct krb_context *context)
 
 /* After COMPLETE. */
 unsigned krb_context_flags(const struct krb_context *context);
-/* Acceptor: the client, "alice@CORP.TEST". Initiator: the service. Borrowed. At most KRB_PEER_MAX octets, no controls. */
+/* Acceptor: the client, "alice@CORP.TEST". Initiator: the service as it was asked for. Borrowed. At most KRB_PEER_MAX octets, no controls. */
 struct str krb_context_peer(const struct krb_context *context);
 /* The token negotiated was SPNEGO's. */
 bool krb_context_spnego(const struct krb_context *context);
