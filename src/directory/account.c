@@ -127,6 +127,10 @@ static int connect_to(struct account_directory *d, const char *server, struct er
         step = "STARTTLS";
         rc = ldap_start_tls_s(connection, NULL, NULL);
     }
+    if (rc == LDAP_SUCCESS && d->o.protection != ACCOUNT_STARTTLS) {
+        step = "connect";
+        rc = ldap_connect(connection);
+    }
     int code = rc == LDAP_SUCCESS ? 0 : ldap_failure(connection, rc, server, step, err);
     if (code == 0 && d->o.credential.get)
         code = d->o.credential.get(d->o.credential.context, &credential, err);
