@@ -46,12 +46,12 @@ static bool is_ntlm(const struct facts *f)
 
 static bool is_plain(const struct facts *f)
 {
-    return str_eq_nocase(f->mechanism, STR("PLAIN"));
+    return str_eq_nocase(f->mechanism, STR("PLAIN")) && !is_clear_password(f);
 }
 
 static bool is_login(const struct facts *f)
 {
-    return str_eq_nocase(f->mechanism, STR("LOGIN"));
+    return str_eq_nocase(f->mechanism, STR("LOGIN")) && !is_clear_password(f);
 }
 
 static bool is_old_tls(const struct facts *f)
@@ -148,22 +148,20 @@ static void count(struct report *report, bool is_failure, const char *what, cons
     }
 }
 
-/* Octets that no text may hold would end it early; a text with them is nobody's name. */
-static struct str text_of(const json_t *session, const char *name, size_t max)
-{
-    struct str text = session_log_text(session, name, max);
-    return text.n && memchr(text.p, 0, text.n) ? STR("?") : text;
-}
-
 static bool take_session(void *arg, const json_t *session, int64_t time_ms)
 {
     struct report *report = arg;
     struct facts f = {
-        .mechanism = text_of(session, "mechanism", TEXT_MAX), .inner = text_of(session, "inner", TEXT_MAX),
-        .client = text_of(session, "client", TEXT_MAX), .user = text_of(session, "user", USER_MAX),
-        .tls = text_of(session, "tls_version", 32), .result = text_of(session, "result", 32),
-        .cause = text_of(session, "cause", 64), .layer = json_is_string(json_object_get(session, "layer")),
-        .mails = json_integer_value(json_object_get(session, "mails")) > 0, .time_ms = time_ms,
+        .mechanism = session_log_text(session, "mechanism", TEXT_MAX),
+        .inner = session_log_text(session, "inner", TEXT_MAX),
+        .client = session_log_text(session, "client", TEXT_MAX),
+        .user = session_log_text(session, "user", USER_MAX),
+        .tls = session_log_text(session, "tls_version", 32),
+        .result = session_log_text(session, "result", 32),
+        .cause = session_log_text(session, "cause", 64),
+        .layer = json_is_string(json_object_get(session, "layer")),
+        .mails = json_integer_value(json_object_get(session, "mails")) > 0,
+        .time_ms = time_ms,
     };
     bool accepted = str_eq(f.result, STR("accepted"));
     char cause[65];
