@@ -288,7 +288,8 @@ static void put_the_realm(struct words_out *out, const struct words_view *v)
 static void add_duration(struct words_out *out, uint64_t ms)
 {
     static const struct { uint64_t ms; const char *name; } units[] = {
-        { 24ULL * 60 * MINUTE_MS, " days" }, { 60ULL * MINUTE_MS, " hours" }, { MINUTE_MS, " minutes" }, { 1000, " seconds" },
+        { 24ULL * 60 * MINUTE_MS, " days" }, { 60ULL * MINUTE_MS, " hours" },
+        { MINUTE_MS, " minutes" },           { 1000, " seconds" },
     };
     size_t i = 0;
     while (i < 3 && ms < 2 * units[i].ms)
