@@ -138,6 +138,8 @@ static const char *why_not(const struct sasl_mechanism *mechanism, const struct 
         return "is not known here";
     if (!sasl_list_has(start->offered, str_of(mechanism->name)))
         return "is not offered";
+    if (mechanism->flags & SASL_GSS)
+        return "has no Kerberos credentials";
     if ((mechanism->flags & SASL_BINDING) && start->cert_hash.n == 0 && start->exporter.n == 0)
         return "has no TLS channel to bind to";
     if ((mechanism->flags & SASL_CLEARTEXT) && !(start->flags & IPC_AUTH_FLAG_TLS))
