@@ -11,7 +11,7 @@ from daemon import BUILD, POSTERN, ROOT, TREE, Postern, domain, free_address, fr
 
 @pytest.fixture(scope="module")
 def p(pki):
-    text = 'retry_min = "20s"\nconnect_timeout = "2s"\n' + server(
+    text = 'retry_min = "600s"\nretry_max = "600s"\n' + server(
         "cli.test", host("127.0.0.0/8", relay=True), listen=["{address}:2525"]) + \
         domain("here.test", deliver="maildir:{dir}/mail/%u") + domain("dead.test", via=[f"[{free_address()}]:2599"]) + \
         domain("dead2.test", via=[f"[{free_address()}]:2599"])
