@@ -37,8 +37,8 @@ enum ipc_type {
     IPC_AUTH_CANCEL,     /* smtpd → auth: the session is gone or sent "*" */
     IPC_AUTH_CHALLENGE,  /* auth → smtpd: body = challenge, not encoded */
     IPC_AUTH_DONE,       /* auth → smtpd: struct ipc_auth_done */
-    IPC_USER_QUERY,      /* smtpd → auth: body = local part in lower case, or whole address: who exists */
-    IPC_USER_ANSWER,     /* auth → smtpd: body u8: 0 no, 1 yes, 2 cannot tell now */
+    IPC_USER_QUERY,      /* smtpd, queue → auth: body = local part in lower case, or whole address: who exists */
+    IPC_USER_ANSWER,     /* auth → smtpd, queue: body u8: 0 no, 1 yes, 2 cannot tell now */
 
     /* delivery ↔ auth; id = the connection's question */
     IPC_LOGIN_START = 80, /* delivery → auth: struct ipc_login_start */
@@ -67,7 +67,7 @@ enum ipc_file_kind {
     IPC_FILE_CERTIFICATE,  /* name = server; PEM chain */
     IPC_FILE_KEY,          /* name = server; PEM key: to keys only */
     IPC_FILE_PASSWORD,     /* name = domain: to auth only */
-    IPC_FILE_RECIPIENTS,   /* name = domain */
+    IPC_FILE_RECIPIENTS,   /* name = domain: to smtpd and queue */
     IPC_FILE_PROTOCOL_LOG, /* name = server */
     IPC_FILE_SESSION_LOG,
     IPC_FILE_SHARED,       /* memfd: counts that mean the whole server (daemon/shared.h) */

@@ -294,6 +294,51 @@ def test_sendmail_while_down(pki):
         assert not ROOT or done.returncode == 0, "root can write the drop folder"
 
 
+@pytest.fixture
+def known(pki):
+    """Domains whose recipients are known: one by the user store, one by a file."""
+    text = server("cli.test", listen=["{address}:2525"]) + \
+        domain("users.test", deliver="maildir:{dir}/mail/%u", recipients="users") + \
+        domain("file.test", deliver="maildir:{dir}/mail/%u", recipients="{dir}/recipients") + \
+        domain("any.test", deliver="maildir:{dir}/mail/%u")
+    with Postern(text, start=False) as p:
+        (p.dir / "recipients").write_text("listed\n")
+        (p.dir / "recipients").chmod(0o644)
+        p.add_user("alice", "secret")
+        yield p.start()
+
+
+@pytest.mark.parametrize("to, exists", [("alice@users.test", True), ("Alice@users.test", True), ("nobody@users.test", False),
+                                        ("listed@file.test", True), ("nobody@file.test", False)])
+def test_sendmail_to_somebody_who_does_not_exist(known, to, exists):
+    done = sendmail(known, "-C", str(known.config), "-f", "me@any.test", "me@any.test", to, input="Subject: known\n\nx\n")
+    if exists:
+        assert done.returncode == 0, done
+        known.delivered(to.split("@")[0].lower(), b"known")
+    else:
+        assert done.returncode == 65 and to in done.stderr and "5.1.1" in done.stderr, done
+        assert not known.maildir("me"), "nobody gets a message that was refused"
+
+
+@pytest.mark.root
+def test_dropped_for_somebody_who_does_not_exist(known):
+    """sendmail has said 0 while the daemon was down: the sender gets a bounce, the others their message."""
+    known.stop()
+    done = sendmail(known, "-C", str(known.config), "-f", "me@any.test", "nobody@users.test", "gone@file.test",
+                    "alice@users.test", input="Subject: dropped-for-some\n\nx\n")
+    assert done.returncode == 0, done
+    done = sendmail(known, "-C", str(known.config), "-f", "you@any.test", "nobody@users.test", input="Subject: for-none\n\nx\n")
+    assert done.returncode == 0, done
+    known.start()
+    known.delivered("alice", b"dropped-for-some")
+    for sender, lost in (("me", (b"nobody@users.test", b"gone@file.test")), ("you", (b"nobody@users.test",))):
+        bounce = known.delivered(sender, b"5.1.1")
+        assert all(to in bounce for to in lost) and b"alice@users.test" not in bounce.split(b"Content-Type: text/rfc822")[0]
+    known.log.wait(r"queue\.drop\.unknown")
+    until(lambda: not list((known.dir / "spool").rglob("*.mail")), "the files are gone")
+    assert not (known.dir / "mail" / "nobody").exists()
+
+
 # spool verify
 
 def test_spool_verify(idle):

@@ -42,7 +42,7 @@ struct spawn {
 /* Who talks to whom. */
 static const struct { enum role_id a, b; } neighbours[] = {
     { ROLE_SMTPD, ROLE_QUEUE },    { ROLE_SMTPD, ROLE_AUTH },   { ROLE_SMTPD, ROLE_KEYS },
-    { ROLE_QUEUE, ROLE_DELIVERY }, { ROLE_DELIVERY, ROLE_AUTH },
+    { ROLE_QUEUE, ROLE_DELIVERY }, { ROLE_DELIVERY, ROLE_AUTH }, { ROLE_QUEUE, ROLE_AUTH },
 };
 
 static bool are_neighbours(enum role_id a, enum role_id b)
