@@ -165,6 +165,10 @@ class Postern:
         return subprocess.run([str(POSTERN), *args, "-c", str(self.config)], input=input, capture_output=True,
                               text=True, timeout=timeout, env=self.env)
 
+    def background(self, *args):
+        return subprocess.Popen([str(POSTERN), *args, "-c", str(self.config)], stdin=subprocess.DEVNULL,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=self.env)
+
     def cli(self, *args, input=None, status=0):
         done = self.run(*args, input=input)
         assert done.returncode == status, f"postern {args} -> {done.returncode}\n{done.stdout}{done.stderr}"

@@ -152,7 +152,7 @@ void control_reload(struct conversation *c)
     enter(c, CONVERSATION_WAIT);
 }
 
-void control_reloaded(struct queue *q, uint32_t id, struct str mistakes)
+void control_reloaded(struct queue *q, uint32_t id, const struct ipc_reloaded *answer)
 {
     struct conversation *c = NULL;
     if (!q->control || id == 0)
@@ -164,10 +164,12 @@ void control_reloaded(struct queue *q, uint32_t id, struct str mistakes)
     if (!c)
         return; /* it did not wait */
     c->reload_id = 0;
-    if (mistakes.n == 0)
-        control_done(c, NULL);
+    if (answer->result == IPC_RELOAD_DONE)
+        control_done(c, answer->text.n ? json_pack("{s:o}", "warnings", answer_text(answer->text)) : NULL);
+    else if (answer->result == IPC_RELOAD_REFUSED)
+        refuse(c, EX_CONFIG, "the configuration has mistakes; nothing was changed", answer_text(answer->text));
     else
-        refuse(c, EX_CONFIG, "the configuration has mistakes; nothing was changed", answer_text(mistakes));
+        control_refuse(c, EX_TEMPFAIL, "%.*s", (int)(answer->text.n < 900 ? answer->text.n : 900), answer->text.p);
 }
 
 /* ---- submit ---- */

@@ -207,9 +207,10 @@ static bool is_ready(struct role_ctx *ctx)
 
 static void message(struct role_ctx *ctx, unsigned type, uint32_t id, struct str body, struct channel_fds *fds)
 {
+    struct ipc_reloaded m;
     (void)ctx, (void)fds;
-    if (type == IPC_RELOADED)
-        control_reloaded(&queue, id, body);
+    if (type == IPC_RELOADED && ipc_get_reloaded(body, &m))
+        control_reloaded(&queue, id, &m);
 }
 
 /* Deliveries have ended before (master drains in that order); what they reported is noted, and the store's end syncs it. */

@@ -38,6 +38,7 @@ struct queue_delivery {
     struct channel *channel;
     unsigned index;
     uint32_t n_jobs;
+    bool retired;              /* its successor has its index; it finishes what it has */
 };
 
 struct queue {
@@ -182,4 +183,4 @@ void drop_free(struct queue *q);
 int control_start(struct queue *q, int listening_fd, struct err *err);
 void control_free(struct queue *q);
 /* Master's answer to a reload that a conversation asked for. */
-void control_reloaded(struct queue *q, uint32_t id, struct str mistakes);
+void control_reloaded(struct queue *q, uint32_t id, const struct ipc_reloaded *answer);
