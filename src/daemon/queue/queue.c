@@ -202,7 +202,7 @@ static int begin(struct role_ctx *ctx, struct err *err)
 static bool is_ready(struct role_ctx *ctx)
 {
     (void)ctx;
-    return queue.scanned;
+    return queue.scanned && queue.own && spool_writer_can_accept(queue.own);
 }
 
 static void message(struct role_ctx *ctx, unsigned type, uint32_t id, struct str body, struct channel_fds *fds)
