@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from daemon import BUILD, POSTERN, ROOT, TREE, Postern, domain, free_address, fresh_source, host, server, until
+from pki import Authority
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,86 @@ def test_check_unreadable(idle):
 def test_check_warns_of_any(idle):
     done = check(idle, idle.config.read_text().replace(idle.address, "0.0.0.0"))
     assert done.returncode == 0 and "any" in done.stderr and done.stdout == "", done
+
+
+def tls_check(idle, certificate, key, name="mail.corp.test"):
+    return check(idle, f'spool = "{{dir}}/spool"\nusers = "{{dir}}/state/users.db"\nkeys = "{{dir}}/keys"\n' + server(
+        name, listen=["127.0.0.1:2525"], certificate=certificate, key=key) + domain("x.test", deliver="discard"))
+
+
+def test_check_looks_into_certificates(idle, pki):
+    done = tls_check(idle, *pki.mail)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
+    done = tls_check(idle, pki.mail[0], pki.partner[1])
+    assert done.returncode == 78 and re.search(rf"^{idle.config}:7: key: .*{pki.partner[1]}", done.stdout), done
+    done = tls_check(idle, pki.wrong_name[0], pki.wrong_name[1])
+    assert done.returncode == 0 and "elsewhere.test" in done.stderr and "mail.corp.test" in done.stderr, done
+    old = Authority(idle.dir / "ca").issue("mail.corp.test", days=-1)
+    done = tls_check(idle, *old)
+    assert done.returncode == 0 and "expired" in done.stderr, done
+    both = idle.dir / "nothing.pem"
+    both.write_text(pki.mail[1].read_text())
+    both.chmod(0o600)
+    done = tls_check(idle, both, pki.mail[1])
+    assert done.returncode == 78 and "nothing.pem" in done.stdout, done
+
+
+def test_check_opens_the_user_store(idle):
+    text = idle.config.read_text().replace('deliver = "discard"', 'deliver = "discard" recipients = "users"')
+    done = check(idle, text)
+    assert done.returncode == 0 and "no users yet" in done.stderr, done
+    idle.add_user("alice", "x")
+    done = check(idle, text)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    store = idle.dir / "state" / "users.db"
+    if ROOT:
+        os.chown(store, 0, 0)
+        done = check(idle, text)
+        assert done.returncode == 78 and "postern-auth" in done.stdout and "users.db" in done.stdout, done
+    store.write_bytes(b"this is no SQLite database" * 100)
+    done = check(idle, text)
+    assert done.returncode == 78 and "users.db" in done.stdout, done
+
+
+def test_check_warns_of_passwords_for_anybody(idle):
+    (idle.dir / "pw").write_text("x\n")
+    (idle.dir / "pw").chmod(0o600)
+    base = idle.config.read_text()
+    for tls, warned in (("require", True), ("verify", False)):
+        done = check(idle, base + domain("far.test", via=["hop.test"], tls=tls, auth="PLAIN", user="u",
+                                         password_file="{dir}/pw"))
+        assert done.returncode == 0 and ("whoever answers" in done.stderr) == warned, done
+
+
+def test_setup_makes_the_logs_folder(idle):
+    check(idle, idle.config.read_text() + 'log = "{dir}/elsewhere/mail.log"\n')
+    assert "elsewhere" in idle.cli("setup") and (idle.dir / "elsewhere").is_dir()
+
+
+@pytest.mark.root
+def test_one_folder_cannot_have_two_owners(idle):
+    text = re.sub(r"^users = .*$", 'users = "{dir}/spool/users.db"', idle.config.read_text(), flags=re.M)
+    done = check(idle, text)
+    assert done.returncode == 78 and "postern-auth" in done.stdout and f"{idle.dir}/spool" in done.stdout, done
+    done = idle.run("setup")
+    assert done.returncode == 78 and "postern-auth" in done.stderr and "the spool" in done.stderr, done
+
+
+@pytest.mark.root
+def test_setup_puts_an_existing_user_into_the_drop_group(idle):
+    """As when the user was made by hand, or by a package."""
+    import grp
+    name = f"pt{os.getpid()}"
+    subprocess.run(["useradd", "--system", "--user-group", "--no-create-home", name], check=True)
+    try:
+        check(idle, f'user = "{name}"\n' + idle.config.read_text())
+        assert f"user {name} is now in the group {name}-drop" in idle.cli("setup")
+        assert name in grp.getgrnam(f"{name}-drop").gr_mem
+        assert "nothing to do" in idle.cli("setup")
+    finally:
+        for suffix in ("", "-smtpd", "-keys", "-auth", "-delivery"):
+            subprocess.run(["userdel", name + suffix], stderr=subprocess.DEVNULL)
+        subprocess.run(["groupdel", name + "-drop"], check=True)
 
 
 def test_check_syntax_error_ends_the_list(idle):
