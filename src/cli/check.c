@@ -6,7 +6,10 @@
 
 static const struct cli_check_row rows[] = {
     { "certificates and keys", cli_check_tls_files },
+    { "what is in them", cli_check_certificates },
     { "password files", cli_check_password_files },
+    { "logins at next hops", cli_check_logins },
+    { "the user store", cli_check_users_db },
     { "lists of recipients", cli_check_recipient_files },
     { "keytabs", cli_check_keytabs },
     { "tables of identities", cli_check_identity_tables },

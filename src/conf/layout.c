@@ -124,7 +124,42 @@ void layout_folders(const struct conf *conf, void (*folder)(void *arg, const str
         tell(&to, conf->keys, keys, NULL, 0700, "TLS keys");
     for (size_t i = 0; i < conf->n_domains; i++)
         tell_maildir(&to, conf, &conf->domain[i]);
+    tell_parent(&to, conf->log, NULL, 0750, "the log");
     tell_parent(&to, conf->session_log, NULL, 0750, "the session log");
     for (size_t i = 0; i < conf->n_servers; i++)
         tell_parent(&to, conf->server[i].protocol_log, NULL, 0750, "a protocol log");
+}
+
+/* Every folder is held against those behind it: the list is told again for each, since its rows do not last. */
+struct conflicts {
+    const struct conf *conf;
+    void (*conflict)(void *arg, const struct layout_folder *a, const struct layout_folder *b);
+    void *arg;
+    const struct layout_folder *a;
+    size_t at, inner_at;
+};
+
+static void compare(void *arg, const struct layout_folder *b)
+{
+    struct conflicts *c = arg;
+    if (c->inner_at++ <= c->at || !c->a->owner || !b->owner)
+        return;
+    if (strcmp(c->a->path, b->path) == 0 && strcmp(c->a->owner, b->owner) != 0)
+        c->conflict(c->arg, c->a, b);
+}
+
+static void compare_with_rest(void *arg, const struct layout_folder *a)
+{
+    struct conflicts *c = arg;
+    c->a = a;
+    c->inner_at = 0;
+    layout_folders(c->conf, compare, c);
+    c->at++;
+}
+
+void layout_conflicts(const struct conf *conf,
+                      void (*conflict)(void *arg, const struct layout_folder *a, const struct layout_folder *b), void *arg)
+{
+    struct conflicts c = { .conf = conf, .conflict = conflict, .arg = arg };
+    layout_folders(conf, compare_with_rest, &c);
 }

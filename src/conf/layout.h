@@ -23,3 +23,6 @@ struct layout_folder {
 };
 /* Parents first. A Maildir pattern's folder is the part before its first "%". */
 void layout_folders(const struct conf *conf, void (*folder)(void *arg, const struct layout_folder *folder), void *arg);
+/* Two settings that name one folder, which cannot belong to two users. */
+void layout_conflicts(const struct conf *conf,
+                      void (*conflict)(void *arg, const struct layout_folder *a, const struct layout_folder *b), void *arg);

@@ -155,6 +155,10 @@ static void on_message(void *arg, unsigned type, uint32_t id, struct str body, s
         begin_drain(process);
         return;
     }
+    if (type == IPC_ALIVE) {
+        channel_send(process->ctx.master, IPC_ALIVE, id, STR_NONE);
+        return;
+    }
     struct err err = { 0 };
     int rc = 0;
     if (type == IPC_CONFIG || type == IPC_FILE || type == IPC_PEER || type == IPC_LOG_FD)

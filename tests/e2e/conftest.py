@@ -60,7 +60,7 @@ def out_sink():
 def main(pki, out_sink):
     """One daemon with two virtual servers, a host block for each rule and a domain for each way of delivery."""
     text = 'auth_failure_limit = 0\nmax_message_size = "4M"\npostmaster = "alice@corp.test"\n' \
-        'session_log = "{dir}/log/sessions.jsonl"\nmax_sessions_per_address = 0\nmax_errors = 100\n'
+        'session_log = "{dir}/log/sessions.jsonl"\nmax_sessions_per_address = 0\nmax_errors = 0\n'
     text += server(
         "mail.corp.test",
         host(HOSTS.auth, accept="auth"), host(HOSTS.tls, accept="tls"), host(HOSTS.auth_tls, accept="auth+tls"),

@@ -11,7 +11,7 @@ import dns.message
 import dns.rdatatype
 import dns.rrset
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Mail:
@@ -199,6 +199,12 @@ class Sink:
 
     def get(self, timeout=DEADLINE_S):
         return self.mails.get(timeout=timeout)
+
+    def get_for(self, recipient):
+        """The next message to `recipient`; what earlier tests left is passed over."""
+        while recipient not in (mail := self.get()).recipients:
+            pass
+        return mail
 
     def verbs(self):
         return [line.split(" ")[0].upper() for line in self.commands]
