@@ -398,7 +398,7 @@ static enum outcome ask(struct identity *id, const struct conf_identity *rule)
             directory = &conf->directory[i];
     if (!directory)
         return later(id, rule, "attribute", id->principal.text, "there is no directory for its realm",
-                     "directory-unreachable");
+                     "directory-down");
     bool service = str_find(id->principal.name, '/') < id->principal.name.n;
     id->query = (struct identity_query){
         .directory = directory, .account = service ? STR_NONE : id->principal.name,
@@ -416,7 +416,7 @@ static enum outcome run_answer(struct identity *id, const struct conf_identity *
     const char *tried = say(id, "%s in the directory of %s", id->principal.text, rule->realm);
     id->asking = false;
     if (id->found == IDENTITY_UNREACHABLE)
-        return later(id, rule, "attribute", tried, id->why, "directory-unreachable");
+        return later(id, rule, "attribute", tried, id->why, "directory-down");
     if (id->found == IDENTITY_ABSENT)
         return pass(id, rule, "attribute", tried, "there is no such account");
     if (id->result.n_addresses == 0)

@@ -192,7 +192,7 @@ static void test_directory(void **state)
     assert_int_equal(identity_run(id), IDENTITY_DONE);
     const struct identity_result *later = identity_result(id);
     assert_int_equal(later->verdict, IDENTITY_LATER); /* another rule might say otherwise: nobody is guessed */
-    assert_string_equal(later->cause, "directory-unreachable");
+    assert_string_equal(later->cause, "directory-down");
     assert_string_equal(later->step[later->n_steps - 1].outcome, "dc1 is silent");
     assert_int_equal(later->rights, 0);
     identity_free(&id);
