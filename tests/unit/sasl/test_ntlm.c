@@ -222,7 +222,7 @@ static void version_1_only_where_it_is_allowed(void **state)
 static void layers_carry_text_both_ways(void **state)
 {
     struct pair p;
-    struct ntlm_seal server, client, moved;
+    struct ntlm_seal server, client, moved, refused;
     struct buf token, plain, octets;
     pair_prepare(&p);
     p.client_options.want_seal = p.server_options.offer_seal = true;
@@ -255,7 +255,7 @@ static void layers_carry_text_both_ways(void **state)
     token.p[18] ^= 1;
     assert_false(ntlm_seal_unwrap(&moved, true, buf_str(&token), &plain)); /* it stays broken */
     for (size_t n = 0; n < octets.n; n++)
-        assert_false(ntlm_seal_import((struct str){ octets.p, n }, &moved));
+        assert_false(ntlm_seal_import((struct str){ octets.p, n }, &refused));
     ntlm_seal_done(&server);
     ntlm_seal_done(&client);
     ntlm_seal_done(&moved);
