@@ -147,7 +147,7 @@ static bool sentence_fits(size_t i, struct str text)
 }
 
 /* RFC 2744 section 3.9.1: the routine's error stands in bits 16 to 23. */
-static enum krb_cause cause_of_major(enum krb_side side, uint32_t major, uint32_t minor)
+static enum krb_cause cause_of_major(enum krb_side side, uint32_t major)
 {
     switch (major & 0x00ff0000u) {
     case GSS_S_BAD_BINDINGS:
@@ -161,11 +161,22 @@ static enum krb_cause cause_of_major(enum krb_side side, uint32_t major, uint32_
         return KRB_CAUSE_TICKET_EXPIRED;
     case GSS_S_NO_CRED: /* an acceptor's credential is there: the token is of a mechanism that it does not have */
         return side == KRB_ACCEPTOR ? KRB_CAUSE_DEFECTIVE_TOKEN : KRB_CAUSE_NO_CREDENTIALS;
-    case GSS_S_FAILURE: /* "Success": a token that ends too early */
-        return side == KRB_ACCEPTOR && minor == 0 ? KRB_CAUSE_DEFECTIVE_TOKEN : KRB_CAUSE_INTERNAL;
     default:
         return KRB_CAUSE_INTERNAL;
     }
+}
+
+/* The library keeps one text a code and thread. An initiator that hears a bare code from its peer is shown what the last
+ * acceptor on the thread had to say about its own keytab: the code is right, the sentence is another login's. */
+static bool is_stale(enum krb_side side, struct str text)
+{
+    return side == KRB_INITIATOR && (str_starts(text, STR("Request ticket server ")) ||
+                                     str_starts(text, STR("Cannot decrypt ticket for ")));
+}
+
+static enum krb_cause heard_from_peer(enum krb_cause cause)
+{
+    return cause == KRB_CAUSE_KVNO_NEW || cause == KRB_CAUSE_ENCTYPE_MISSING ? KRB_CAUSE_KVNO_OLD : cause;
 }
 
 enum krb_cause krb_failure_decide(enum krb_side side, uint32_t major, uint32_t minor, struct str text)
@@ -174,11 +185,23 @@ enum krb_cause krb_failure_decide(enum krb_side side, uint32_t major, uint32_t m
         return KRB_CAUSE_BAD_BINDINGS;
     for (size_t i = 0; i < sizeof sentences / sizeof *sentences; i++)
         if (sentence_fits(i, text))
-            return sentences[i].cause;
+            return is_stale(side, text) ? heard_from_peer(sentences[i].cause) : sentences[i].cause;
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
         if (minor == (uint32_t)codes[i].code || str_eq_nocase(text, str_of(codes[i].text)))
             return side == KRB_ACCEPTOR ? codes[i].acceptor : codes[i].initiator;
-    return cause_of_major(side, major, minor);
+    /* What krb5 says of a token that ends too early. */
+    if (side == KRB_ACCEPTOR && (minor == 0 || str_eq(text, STR("Success"))) &&
+        (major & 0x00ff0000u) == GSS_S_FAILURE)
+        return KRB_CAUSE_DEFECTIVE_TOKEN;
+    return cause_of_major(side, major);
+}
+
+static const char *text_of_cause(enum krb_cause cause)
+{
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        if (codes[i].initiator == cause)
+            return codes[i].text;
+    return krb_cause_word(cause);
 }
 
 /* Logs and terminals get no octet that the peer could have slipped into a name. */
@@ -214,6 +237,10 @@ void krb_failure_gss(struct krb_failure *ret_failure, enum krb_side side, OM_uin
     if (!GSS_ERROR(gss_display_status(&ignored, minor, GSS_C_MECH_CODE, mech, &more, &text)))
         copy_printable(str_slice(text.value, text.length), ret_failure->minor_text, sizeof ret_failure->minor_text);
     ret_failure->cause = krb_failure_decide(side, major, minor, str_slice(text.value, text.length));
+    if (is_stale(side, str_slice(text.value, text.length)))
+        copy_printable(str_of(text_of_cause(ret_failure->cause)), ret_failure->minor_text, sizeof ret_failure->minor_text);
+    else if (str_eq(str_slice(text.value, text.length), STR("Success")))
+        copy_printable(STR("the token is cut off or malformed"), ret_failure->minor_text, sizeof ret_failure->minor_text);
     gss_release_buffer(&ignored, &text);
 }
 

@@ -70,17 +70,21 @@ int krb_warm_up(struct err *err)
     return 0;
 }
 
+/* Kerberos first and alone: asked for both at once, the library is content when SPNEGO finds any other mechanism that the
+ * machine has (gss-ntlmssp), and the fault would show at each login instead of here. */
 OM_uint32 krb_credential(gss_cred_usage_t usage, gss_const_key_value_set_t store, gss_cred_id_t *ret_credential,
                          OM_uint32 *ret_minor)
 {
-    gss_OID_desc both[2] = { krb_oid_krb5, krb_oid_spnego };
-    gss_OID_set_desc mechs = { 2, both }, inner = { 1, &krb_oid_krb5 };
+    gss_OID_set_desc krb5 = { 1, &krb_oid_krb5 };
     OM_uint32 ignored, major;
     *ret_credential = GSS_C_NO_CREDENTIAL;
-    major = gss_acquire_cred_from(ret_minor, GSS_C_NO_NAME, GSS_C_INDEFINITE, &mechs, usage, store, ret_credential, NULL,
+    major = gss_acquire_cred_from(ret_minor, GSS_C_NO_NAME, GSS_C_INDEFINITE, &krb5, usage, store, ret_credential, NULL,
                                   NULL);
     if (!GSS_ERROR(major))
-        major = gss_set_neg_mechs(ret_minor, *ret_credential, &inner);
+        major = gss_add_cred_from(ret_minor, *ret_credential, GSS_C_NO_NAME, &krb_oid_spnego, usage, GSS_C_INDEFINITE,
+                                  GSS_C_INDEFINITE, store, NULL, NULL, NULL, NULL);
+    if (!GSS_ERROR(major))
+        major = gss_set_neg_mechs(ret_minor, *ret_credential, &krb5);
     if (GSS_ERROR(major))
         gss_release_cred(&ignored, ret_credential);
     return major;

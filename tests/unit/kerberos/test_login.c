@@ -235,6 +235,10 @@ static void test_messages(void **state)
             memset(buf_reserve(&plain, max), 'x', max);
             assert_true(krb_context_wrap(login.server, confidential, str_slice(plain.p, max), &token));
             assert_true(token.n <= 65536);
+            bool really;
+            buf_clear(&plain);
+            assert_true(krb_context_unwrap(login.client, buf_str(&token), &plain, &really));
+            assert_int_equal(plain.n, max);
             buf_done(&plain);
             buf_done(&token);
         }
