@@ -170,6 +170,32 @@ def login(wire, context, mechanism="GSSAPI", verb="AUTH", layer=1, authzid="", i
     return reply
 
 
+def token(env, spn, clock):
+    """The first token of a client whose clock is off by `clock`, for example "+10m"."""
+    code = "import base64, realm, os, sys; " \
+        "print(base64.b64encode(realm.Context(os.environ, sys.argv[1]).step()).decode())"
+    done = subprocess.run(["faketime", "-f", clock, sys.executable, "-B", "-c", code, spn], env=env, capture_output=True,
+                          text=True, cwd=Path(__file__).parent, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def clock(shift):
+    """The environment of a daemon whose clock is off."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    return dict(os.environ, LD_PRELOAD=str(library), FAKETIME=shift, FAKETIME_DONT_FAKE_MONOTONIC="1")
+
+
+def config(folder, kdc, libdefaults=""):
+    """A krb5.conf that leads elsewhere."""
+    path = Path(folder) / "krb5.conf"
+    path.write_text(f"[libdefaults]\n default_realm = {REALM}\n dns_lookup_kdc = false\n dns_canonicalize_hostname = false\n"
+                    f" rdns = false\n{libdefaults}[realms]\n {REALM} = {{\n  kdc = {kdc}\n }}\n"
+                    f"[domain_realm]\n .{lab.DOMAIN} = {REALM}\n")
+    path.chmod(0o644)
+    return path
+
+
 class Sealed:
     """Stands where a Wire has its socket, when a layer is on."""
 
