@@ -5,9 +5,9 @@
  * Ways to fail: a mechanism that may not be used here; an address that failed too often (before the exchange and again
  * at its end, so that a hundred connections at once get no more guesses than one); wrong credentials, whose answer waits
  * longer the more there were; a store that cannot be read. smtpd cancelling, or going away, ends the session. */
-#include <uthash.h>
 
 #include "base/arena.h"
+#include "base/hash.h"
 #include "daemon/auth/verify.h"
 #include "io/now.h"
 #include "sasl/server.h"
@@ -334,6 +334,11 @@ static struct session *new_session(struct inbound *inbound, struct auth_key key,
     session->key = key;
     buf_init(&session->answer, CHANNEL_BODY_MAX);
     HASH_ADD(hh, inbound->sessions, key, sizeof session->key, session);
+    if (!hash_has(session)) {
+        auth_session_end(inbound->auth);
+        free(session);
+        return NULL;
+    }
     session->sasl = new_exchange(mechanism, start);
     if (!keep_start(session, start) || !session->sasl) {
         end_session(session);

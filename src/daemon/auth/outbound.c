@@ -9,9 +9,9 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 #include <unistd.h>
-#include <uthash.h>
 
 #include "base/secret.h"
+#include "base/hash.h"
 #include "daemon/auth/auth.h"
 #include "io/now.h"
 #include "sasl/client.h"
@@ -248,6 +248,13 @@ static bool take_start(struct outbound *outbound, struct auth_key key, struct lo
     login->key = key;
     login->outbound = outbound;
     HASH_ADD(hh, outbound->logins, key, sizeof login->key, login);
+    if (!hash_has(login)) {
+        auth_session_end(outbound->auth);
+        free(login);
+        err_set(&err, ERR_BUSY, "out of memory");
+        send_failed(key, &err);
+        return true;
+    }
     if (new_client(outbound, &start, &login->mechanism, &login->client, &err) < 0) {
         fail_login(login, &err);
         return true;
