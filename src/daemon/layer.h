@@ -4,6 +4,7 @@
  * What it holds is the state of this one connection; freed, it is wiped. One thread. */
 #pragma once
 #include "base/buf.h"
+#include "base/err.h"
 #include "daemon/ipc.h"
 
 struct layer;

@@ -72,6 +72,8 @@ void conn_close(struct conn *conn)
         tls_free(&conn->tls);
     }
     conn->handshaking = false;
+    layer_free(&conn->layer);
+    layer_free(&conn->next_layer);
     if (conn->watch)
         loop_fd_free(&conn->watch);
     if (conn->fd >= 0)
@@ -145,7 +147,13 @@ static void read_input(struct conn *conn)
             smtp_closed(conn, why);
             return;
         }
-        smtp_input(conn, str_slice(in, (size_t)n));
+        struct str octets = str_slice(in, (size_t)n);
+        struct err err;
+        if (conn->layer && layer_take(conn->layer, octets, &octets, &err) < 0) {
+            smtp_closed(conn, err_text(&err));
+            return;
+        }
+        smtp_input(conn, octets);
         /* A short read emptied the socket; TLS may hold more inside. */
         if (!conn->tls && (size_t)n < sizeof in)
             return;
@@ -154,12 +162,31 @@ static void read_input(struct conn *conn)
     }
 }
 
+/* What goes onto the socket. */
+static struct buf *output(struct conn *conn)
+{
+    return conn->layer ? layer_output(conn->layer) : smtp_client_output(conn->client);
+}
+
+static bool wrap_output(struct conn *conn)
+{
+    struct buf *plain = smtp_client_output(conn->client);
+    struct err err;
+    bool ok = plain->n == 0 || layer_put(conn->layer, buf_str(plain), &err) == 0;
+    buf_clear(plain);
+    return ok;
+}
+
 /* Writes as much as goes. False: the connection broke. */
 static bool write_output(struct conn *conn, const char **ret_why)
 {
-    struct buf *out = smtp_client_output(conn->client);
+    struct buf *out = output(conn);
     size_t done = 0;
     bool ok = true, more = true;
+    if (conn->layer && !wrap_output(conn)) {
+        *ret_why = "the security layer failed";
+        return false;
+    }
     while (done < out->n && ok && more) {
         if (conn->tls) {
             size_t n = 0;
@@ -217,12 +244,12 @@ void conn_update(struct conn *conn)
             smtp_closed(conn, why);
             return;
         }
-        size_t left = smtp_client_output(conn->client)->n;
+        size_t left = output(conn)->n;
         loop_fd_want(conn->watch, left ? LOOP_READ | LOOP_WRITE : LOOP_READ);
         if (left >= OUTPUT_FULL_BYTES || !smtp_client_body_open(conn->client))
             break;
         smtp_writable(conn);
-        if (conn->state == CONN_DEAD || smtp_client_output(conn->client)->n == left)
+        if (conn->state == CONN_DEAD || (!smtp_client_output(conn->client)->n && output(conn)->n == left))
             break;
     }
     if (conn->state != CONN_DEAD)

@@ -267,7 +267,9 @@ static int on_start(struct role_ctx *ctx, struct err *err)
         return err_set(err, -ENOMEM, "out of memory");
     if (!d->site)
         return err_set(err, d->site_error.code ? d->site_error.code : ERR_CONFIG, "%s", d->site_error.text);
-    int rc = loop_turn_new(ctx->loop, LOOP_TURN_WORK, on_turn, d, &d->turn, err);
+    int rc = layer_init(err);
+    if (rc == 0)
+        rc = loop_turn_new(ctx->loop, LOOP_TURN_WORK, on_turn, d, &d->turn, err);
     if (rc == 0)
         rc = worker_pool_new(ctx->loop, "maildir", MAILDIR_THREADS, MAILDIR_WAITING_MAX, &d->workers, err);
     return rc;

@@ -17,6 +17,7 @@
 
 #include "base/hash.h"
 #include "daemon/delivery/resolve.h"
+#include "daemon/layer.h"
 #include "daemon/role.h"
 #include "io/tls.h"
 #include "io/worker.h"
@@ -215,8 +216,9 @@ struct conn {
     struct buf words;                  /* strings of this message: ORCPT, ENVID */
     uint64_t body_sent;                /* octets of prefix and body */
     uint32_t question;                 /* 0: none */
-    bool login_begun, login_complete;
-    char mechanism[64];
+    bool login_begun, login_complete, exps;
+    struct layer *layer, *next_layer;  /* SASL security layer; the one that begins after 235 */
+    char mechanism[64], auth_text[128]; /* what was used; for the log, with its layer */
     char relay[DELIVERY_RELAY_BYTES], tls_text[160], tls_short[64];
     bool refused_for_good;             /* 521 (RFC 7504) */
     /* Of the address that came furthest: a server that refused us tells more than one that is not there. */
@@ -254,7 +256,9 @@ bool conn_start_tls(struct conn *conn, bool verify, struct err *err);
 
 /* ---- login.c ---- */
 
-void login_begin(struct conn *conn, struct str mechanisms);
+void login_begin(struct conn *conn, struct str mechanisms, struct str exps_mechanisms);
+/* The next hop has answered the login; auth writes the event. */
+void login_decided(struct conn *conn, bool accepted, struct str reply);
 void login_challenge(struct conn *conn, struct str challenge);
 /* The connection ends, or the session is ready: auth may forget it. */
 void login_end(struct conn *conn);

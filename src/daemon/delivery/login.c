@@ -3,7 +3,7 @@
 
 #include "daemon/delivery/delivery.h"
 
-enum { LOGIN_TIMEOUT_MS = 60000 };
+enum { LOGIN_TIMEOUT_MS = 60000, REPLY_MAX_BYTES = 1500 };
 
 static struct conn *find(struct delivery *d, uint32_t question)
 {
@@ -17,7 +17,7 @@ static void wait_for_auth(struct conn *conn)
     conn->deadline_ms = loop_now_ms(conn->delivery->ctx->loop) + LOGIN_TIMEOUT_MS;
 }
 
-void login_begin(struct conn *conn, struct str mechanisms)
+void login_begin(struct conn *conn, struct str mechanisms, struct str exps_mechanisms)
 {
     struct delivery *d = conn->delivery;
     if (!d->auth) {
@@ -37,7 +37,8 @@ void login_begin(struct conn *conn, struct str mechanisms)
     conn->login_complete = false;
     conn->mechanism[0] = 0;
     struct ipc_login_start m = { .flags = conn->tls ? IPC_AUTH_FLAG_TLS : 0, .domain = str_of(conn->hop->block->name),
-                                 .host = smtp_client_peer_name(conn->client), .offered = mechanisms };
+                                 .host = smtp_client_peer_name(conn->client), .offered = mechanisms,
+                                 .offered_exps = exps_mechanisms };
     unsigned char hash[TLS_HASH_MAX], exporter[TLS_EXPORTER_BYTES];
     if (conn->tls) {
         m.cert_hash = str_slice(hash, tls_session_endpoint_hash(conn->tls, hash));
@@ -58,6 +59,24 @@ void login_challenge(struct conn *conn, struct str challenge)
         conn_fail(conn, false, "4.7.0", "%s: our authentication service is restarting", conn->relay);
     else
         wait_for_auth(conn);
+}
+
+/* What the next hop made of it, for auth's event. */
+void login_decided(struct conn *conn, bool accepted, struct str reply)
+{
+    struct delivery *d = conn->delivery;
+    if (!conn->question || !d->auth)
+        return;
+    struct ipc_login_end m = { .accepted = accepted, .optional = conn->hop->block->auth_optional,
+                               .relay = str_of(conn->relay), .command = smtp_client_auth_command(conn->client),
+                               .reply = str_slice(reply.p, reply.n < REPLY_MAX_BYTES ? reply.n : REPLY_MAX_BYTES) };
+    struct buf body;
+    buf_init(&body, CHANNEL_BODY_MAX);
+    ipc_put_login_end(&body, &m);
+    channel_send(d->auth, IPC_LOGIN_END, conn->question, buf_str(&body));
+    buf_done(&body);
+    HASH_DEL(d->logins, conn);
+    conn->question = 0;
 }
 
 void login_end(struct conn *conn)
@@ -92,15 +111,24 @@ static bool on_response(struct conn *conn, struct str body)
     return true;
 }
 
+/* Auth has said why in the log. */
 static void on_refused(struct conn *conn, struct str why)
 {
     if (!conn)
         return;
-    log_event(conn->delivery->ctx->log, LOG_LEVEL_WARNING, "delivery.login.failed", "domain %s: cannot log in at %s: %.*s",
-              conn->hop->block->name, conn->relay, STR_ARG(why));
     HASH_DEL(conn->delivery->logins, conn);
     conn->question = 0;
-    conn_fail(conn, false, "4.7.8", "cannot log in at %s: %.*s", conn->relay, STR_ARG(why));
+    conn->login_begun = false;
+    conn->deadline_ms = 0;
+    if (!conn->hop->block->auth_optional) {
+        conn_fail(conn, false, "4.7.8", "cannot log in at %s: %.*s", conn->relay, STR_ARG(why));
+        return;
+    }
+    if (conn->mechanism[0])
+        smtp_client_auth_cancel(conn->client, loop_now_ms(conn->delivery->ctx->loop));
+    else
+        smtp_client_auth_skip(conn->client);
+    smtp_input(conn, STR_NONE);
 }
 
 bool login_message(struct delivery *d, unsigned type, uint32_t id, struct str body)

@@ -23,7 +23,7 @@ struct way conn_way(const struct conn *conn)
         struct str name = smtp_client_peer_name(conn->client);
         way.remote_name = name.n ? name.p : NULL;
         if (smtp_client_authenticated(conn->client))
-            way.auth = conn->mechanism;
+            way.auth = conn->auth_text;
     }
     if (!way.remote_name && conn->at < conn->n_candidates)
         way.remote_name = conn->candidate[conn->at].host;
@@ -242,6 +242,7 @@ void smtp_connected(struct conn *conn)
     struct smtp_client_options options = {
         .helo = str_of(conn->hop->server ? conn->hop->server->name : "localhost"), .lmtp = conn->hop->lmtp,
         .tls = tls_level(conn), .bdat = SMTP_CLIENT_BDAT_AFTER_RCPT, .want_auth = conn->hop->block->auth != NULL,
+        .auth_optional = conn->hop->block->auth_optional,
         .timeouts = { .greeting_ms = t, .command_ms = t, .data_ms = t * 2 / 5, .block_ms = t * 3 / 5, .end_ms = t * 2 },
     };
     conn->state = CONN_SETUP;
@@ -350,15 +351,49 @@ static bool begin_job(struct conn *conn)
     return false;
 }
 
+/* False: the session has failed. */
+static bool login_is_over(struct conn *conn)
+{
+    if (conn->login_begun && smtp_client_authenticated(conn->client)) {
+        if (!conn->login_complete) {
+            conn_fail(conn, false, "4.7.8", "%s accepted the login without proving that it knows the password", conn->relay);
+            return false;
+        }
+        login_decided(conn, true, STR_NONE);
+        snprintf(conn->auth_text, sizeof conn->auth_text, "%s%s", conn->exps ? "X-EXPS " : "", conn->mechanism);
+    } else if (conn->login_begun) { /* it was optional, and refused */
+        struct smtp_client_result r = smtp_client_auth_result(conn->client);
+        login_decided(conn, false, r.text);
+        layer_free(&conn->next_layer);
+    }
+    login_end(conn);
+    return true;
+}
+
+/* From here on all is wrapped; the machine says EHLO again, and is ready again after it. */
+static bool begin_layer(struct conn *conn, int64_t now_ms)
+{
+    if (conn->next_layer) {
+        conn->layer = conn->next_layer;
+        conn->next_layer = NULL;
+        snprintf(conn->auth_text, sizeof conn->auth_text, "%s%s/%s", conn->exps ? "X-EXPS " : "", conn->mechanism,
+                 layer_is_confidential(conn->layer) ? "confidentiality" : "integrity");
+        smtp_client_layer_started(conn->client, now_ms);
+        return true;
+    }
+    if (conn->hop->block->seal && !conn->tls && !conn->layer) {
+        conn_fail(conn, false, "4.7.5", "%s: the domain block demands a sealed session, and there is none", conn->relay);
+        return true;
+    }
+    return false;
+}
+
 static void ready(struct conn *conn)
 {
     int64_t now_ms = loop_now_ms(conn->delivery->ctx->loop);
     if (conn->state == CONN_SETUP) {
-        if (conn->login_begun && !conn->login_complete) {
-            conn_fail(conn, false, "4.7.8", "%s accepted the login without proving that it knows the password", conn->relay);
+        if (!login_is_over(conn) || begin_layer(conn, now_ms))
             return;
-        }
-        login_end(conn);
         conn->hop->n_starting--;
     }
     conn->state = CONN_IDLE;
@@ -506,8 +541,7 @@ static void on_failed(struct conn *conn, const struct smtp_client_result *r)
         return;
     }
     if (r->stage == SMTP_CLIENT_STAGE_AUTH && r->code) {
-        log_event(conn->delivery->ctx->log, LOG_LEVEL_WARNING, "delivery.login.failed", "domain %s: %s refused the login: %.*s",
-                  conn->hop->block->name, conn->relay, STR_ARG(r->text));
+        login_decided(conn, false, r->text);
         conn_fail(conn, false, "4.7.8", "SASL authentication failed; server %s said: %.*s", conn->relay, STR_ARG(r->text));
         return;
     }
@@ -531,7 +565,7 @@ static void on_event(struct conn *conn, const struct smtp_client_event *event)
 {
     switch (event->kind) {
     case SMTP_CLIENT_STARTTLS: start_tls(conn); break;
-    case SMTP_CLIENT_AUTH_NEEDED: login_begin(conn, event->mechanisms); break;
+    case SMTP_CLIENT_AUTH_NEEDED: login_begin(conn, event->mechanisms, event->exps_mechanisms); break;
     case SMTP_CLIENT_AUTH_CHALLENGE: login_challenge(conn, event->challenge); break;
     case SMTP_CLIENT_READY: ready(conn); break;
     case SMTP_CLIENT_BODY_WANTED: feed_body(conn); break;
