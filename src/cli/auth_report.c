@@ -30,7 +30,8 @@ struct report {
 
 struct facts {
     struct str mechanism, inner, client, user, tls, result, cause;
-    bool layer, mails;
+    bool layer; /* a security layer that encrypts; one that only signs shows everything */
+    bool mails;
     int64_t time_ms;
 };
 
@@ -161,7 +162,7 @@ static bool take_session(void *arg, const json_t *session, int64_t time_ms)
         .tls = session_log_text(session, "tls_version", 32),
         .result = session_log_text(session, "result", 32),
         .cause = session_log_text(session, "cause", 64),
-        .layer = json_is_string(json_object_get(session, "layer")),
+        .layer = str_ends_nocase(session_log_text(session, "layer", TEXT_MAX), STR("confidentiality")),
         .mails = json_integer_value(json_object_get(session, "mails")) > 0,
         .time_ms = time_ms,
     };

@@ -91,17 +91,30 @@ static bool is_former(const char *former, struct str what)
     return false;
 }
 
-static bool is_meant(const struct catalog_entry *entry, struct str what)
+static bool has_former(const struct catalog_entry *entry, struct str what)
 {
-    char id[CATALOG_ID_BYTES];
-    catalog_id(entry, id);
-    if (str_eq_nocase(str_of(entry->name), what) || str_eq_nocase(str_of(catalog_word(entry)), what) ||
-        str_eq_nocase(str_of(id), what) || str_eq(str_of(id + 3), what))
-        return true;
     for (const char *const *former = entry->former; *former; former++)
         if (is_former(*former, what))
             return true;
     return false;
+}
+
+/* A number alone is ours only where nobody else has it: whoever writes 1012 read it in another server's log. */
+static bool is_ours(struct str number)
+{
+    const struct catalog_entry *entry;
+    for (size_t i = 0; (entry = catalog_at(i)) != NULL; i++)
+        if (has_former(entry, number))
+            return false;
+    return true;
+}
+
+static bool is_meant(const struct catalog_entry *entry, struct str what)
+{
+    char id[CATALOG_ID_BYTES];
+    catalog_id(entry, id);
+    return str_eq_nocase(str_of(entry->name), what) || str_eq_nocase(str_of(catalog_word(entry)), what) ||
+           str_eq_nocase(str_of(id), what) || has_former(entry, what) || (str_eq(str_of(id + 3), what) && is_ours(what));
 }
 
 const struct catalog_entry *catalog_search(struct str what, size_t *index)

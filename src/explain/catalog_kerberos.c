@@ -1,5 +1,5 @@
 /* Why a client's Kerberos login failed. What is ours to repair (keytab, clock) is temporary to the client: it should
- * not ask its user for another password. */
+ * not ask its user for another password. The replies are those of krb_cause_temporary() and sasl_failure_of(). */
 #include "explain/catalog_rows.h"
 
 #define FROM_SAMBA "samba-tool domain exportkeytab {keytab} --principal={service} (on a Samba DC)"
@@ -82,7 +82,7 @@ static const struct catalog_entry rows[] = {
                "Set-ADComputer {account} -KerberosEncryptionType AES128,AES256 (PowerShell on Windows)", FROM_SAMBA },
       .former = { "SEC_E_KDC_UNKNOWN_ETYPE 0x80090342", "KDC 27" } },
     { .number = 2108, .section = CATALOG_KERBEROS, .level = CATALOG_ERROR, .name = REJECT "not-our-service",
-      .reply = "454 4.7.0",
+      .reply = "535 5.7.8",
       .happened = "the client's ticket is for a service that has no key in the keytab",
       .why = "{who} has {ticket}; {the-keytab} has keys of {principals} and none for it: that name belongs to "
              "another account",
@@ -118,7 +118,7 @@ static const struct catalog_entry rows[] = {
       .run = { "timedatectl", "chronyc tracking" },
       .former = { "SEC_E_TIME_SKEW 0x80090324", "KRB_AP_ERR_TKT_NYV 33" } },
     { .number = 2112, .section = CATALOG_KERBEROS, .level = CATALOG_NOTICE, .name = REJECT "ticket-expired",
-      .reply = "454 4.7.0",
+      .reply = "535 5.7.8",
       .happened = "the ticket has ended",
       .why = "{who} has {ticket} that has expired: it must get a new one, or our clock is ahead of the domain's",
       .causes = { "a program that never renews its ticket", "the clock of this machine is ahead" },
@@ -155,7 +155,7 @@ static const struct catalog_entry rows[] = {
       .run = { "postern config --dump" },
       .former = { "SEC_E_BAD_BINDINGS 0x80090346" } },
     { .number = 2116, .section = CATALOG_KERBEROS, .level = CATALOG_NOTICE, .name = REJECT "defective-token",
-      .reply = "501 5.5.2",
+      .reply = "535 5.7.8",
       .happened = "what the client sent is no token, or one that was cut or changed",
       .why = "what {who} sent is no Kerberos token, or was cut or changed on its way{gss}",
       .causes = { "a firewall or inspection that changes SMTP", "a client with a limit on the length of a line",

@@ -111,17 +111,19 @@ def test_weak_logins(site):
         login("NTLM", time="2026-11-20T09:00:00.000Z") + login("GSS-SPNEGO", user="CORP\\bob", inner="spnego-ntlm") +
         login("LOGIN", tls_version=None, client="192.0.2.9", user="printer") + login("LOGIN", tls_version="TLSv1.1") +
         login("GSSAPI", inner="krb5") + login("SCRAM-SHA-256") +
-        login("GSSAPI", inner="krb5", tls_version=None, layer="confidentiality") +
+        login("GSSAPI", inner="krb5", tls_version=None, layer="GSSAPI-confidentiality") +
+        login("GSSAPI", inner="krb5", tls_version=None, layer="GSSAPI-integrity", user="signer") +
         session(tls_version=None, mails=2, client="198.51.100.1") + session(tls_version=None) +
         session(mechanism="GSSAPI", result="temporary", cause="kvno-old", client="192.0.2.10") +
         session(mechanism="PLAIN", user="eve", result="rejected", cause="bad-password") * 3)
     found = report_json(site)
-    assert found["sessions"] == 15 and found["damaged"] == 0 and found["unlisted"] == 0 and found["since"] is None
+    assert found["sessions"] == 16 and found["damaged"] == 0 and found["unlisted"] == 0 and found["since"] is None
     weak = Counter({(w["what"], w["client"], w["user"]): w["count"] for w in found["weak"]})
     assert weak == {
         ("password-in-clear", "192.0.2.9", "printer"): 1, ("ntlm", "192.0.2.7", "anna"): 2, ("ntlm", "192.0.2.7", "CORP\\bob"): 1,
         ("old-tls", "192.0.2.7", "anna"): 1, ("plain", "192.0.2.8", "anna"): 1, ("login", "192.0.2.7", "anna"): 1,
-        ("plaintext", "198.51.100.1", None): 1}
+        ("plaintext", "198.51.100.1", None): 1,
+        ("plaintext", "192.0.2.7", "signer"): 1}
     ntlm = next(w for w in found["weak"] if w["mechanism"] == "NTLM")
     assert (ntlm["first"], ntlm["last"]) == ("2026-11-19T09:00:00.000Z", "2026-11-20T09:00:00.000Z")
     assert [(f["cause"], f["id"], f["client"], f["count"]) for f in found["failures"]] == [
