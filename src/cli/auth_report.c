@@ -36,7 +36,8 @@ struct facts {
 
 static bool is_clear_password(const struct facts *f)
 {
-    return (str_eq_nocase(f->mechanism, STR("PLAIN")) || str_eq_nocase(f->mechanism, STR("LOGIN"))) && f->tls.n == 0 && !f->layer;
+    bool shows_password = str_eq_nocase(f->mechanism, STR("PLAIN")) || str_eq_nocase(f->mechanism, STR("LOGIN"));
+    return shows_password && f->tls.n == 0 && !f->layer;
 }
 
 static bool is_ntlm(const struct facts *f)
@@ -46,12 +47,12 @@ static bool is_ntlm(const struct facts *f)
 
 static bool is_plain(const struct facts *f)
 {
-    return str_eq_nocase(f->mechanism, STR("PLAIN"));
+    return str_eq_nocase(f->mechanism, STR("PLAIN")) && !is_clear_password(f);
 }
 
 static bool is_login(const struct facts *f)
 {
-    return str_eq_nocase(f->mechanism, STR("LOGIN"));
+    return str_eq_nocase(f->mechanism, STR("LOGIN")) && !is_clear_password(f);
 }
 
 static bool is_old_tls(const struct facts *f)
@@ -98,7 +99,8 @@ static void set_text(char **field, struct str text)
     }
 }
 
-static struct row *new_row(struct report *report, struct str key, bool is_failure, const char *what, const struct facts *f)
+static struct row *new_row(struct report *report, struct str key, bool is_failure, const char *what,
+                           const struct facts *f)
 {
     struct row *row = calloc(1, sizeof *row + key.n + 1);
     if (!row)
@@ -148,22 +150,20 @@ static void count(struct report *report, bool is_failure, const char *what, cons
     }
 }
 
-/* Octets that no text may hold would end it early; a text with them is nobody's name. */
-static struct str text_of(const json_t *session, const char *name, size_t max)
-{
-    struct str text = session_log_text(session, name, max);
-    return text.n && memchr(text.p, 0, text.n) ? STR("?") : text;
-}
-
 static bool take_session(void *arg, const json_t *session, int64_t time_ms)
 {
     struct report *report = arg;
     struct facts f = {
-        .mechanism = text_of(session, "mechanism", TEXT_MAX), .inner = text_of(session, "inner", TEXT_MAX),
-        .client = text_of(session, "client", TEXT_MAX), .user = text_of(session, "user", USER_MAX),
-        .tls = text_of(session, "tls_version", 32), .result = text_of(session, "result", 32),
-        .cause = text_of(session, "cause", 64), .layer = json_is_string(json_object_get(session, "layer")),
-        .mails = json_integer_value(json_object_get(session, "mails")) > 0, .time_ms = time_ms,
+        .mechanism = session_log_text(session, "mechanism", TEXT_MAX),
+        .inner = session_log_text(session, "inner", TEXT_MAX),
+        .client = session_log_text(session, "client", TEXT_MAX),
+        .user = session_log_text(session, "user", USER_MAX),
+        .tls = session_log_text(session, "tls_version", 32),
+        .result = session_log_text(session, "result", 32),
+        .cause = session_log_text(session, "cause", 64),
+        .layer = json_is_string(json_object_get(session, "layer")),
+        .mails = json_integer_value(json_object_get(session, "mails")) > 0,
+        .time_ms = time_ms,
     };
     bool accepted = str_eq(f.result, STR("accepted"));
     char cause[65];
@@ -234,9 +234,9 @@ static int print_json(const struct report *report, const struct session_log_coun
     json_t *weak = json_array(), *failures = json_array();
     for (const struct row *row = report->rows; row; row = row->hh.next)
         json_array_append_new(row->is_failure ? failures : weak, json_row(row));
-    json_t *o = json_pack("{s:o,s:I,s:I,s:I,s:o,s:o}", "since", since_ms ? json_time(since_ms) : json_null(), "sessions",
-                          (json_int_t)counts->sessions, "damaged", (json_int_t)counts->damaged, "unlisted",
-                          (json_int_t)report->unlisted, "weak", weak, "failures", failures);
+    json_t *o = json_pack("{s:o,s:I,s:I,s:I,s:o,s:o}", "since", since_ms ? json_time(since_ms) : json_null(),
+                          "sessions", (json_int_t)counts->sessions, "damaged", (json_int_t)counts->damaged,
+                          "unlisted", (json_int_t)report->unlisted, "weak", weak, "failures", failures);
     char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
     json_decref(o);
     if (!text)
@@ -283,7 +283,8 @@ static void add_heading(struct buf *out, const struct row *row)
     } else {
         buf_addf(out, "\n%s\n", weaknesses[rank_of(row)].text);
     }
-    buf_add_c(out, "     times  from             user (the last one)       mechanism      TLS      first (UTC)       last (UTC)\n");
+    buf_addf(out, "  %8s  %-15s  %-24s  %-14s  %-7s  %-16s  %s\n", "times", "from",
+             row->is_failure ? "user (the last one)" : "user", "mechanism", "TLS", "first (UTC)", "last (UTC)");
 }
 
 static void add_table(struct buf *out, const struct report *report)
@@ -296,7 +297,8 @@ static void add_table(struct buf *out, const struct report *report)
     }
 }
 
-static int print_text(const struct report *report, const struct session_log_counts *counts, int64_t since_ms, bool terminal)
+static int print_text(const struct report *report, const struct session_log_counts *counts, int64_t since_ms,
+                      bool terminal)
 {
     char since[CLOCK_TEXT_BYTES];
     struct buf out;
@@ -313,10 +315,11 @@ static int print_text(const struct report *report, const struct session_log_coun
     int status = out.failed ? cli_fail(CLI_SYSTEM, "out of memory") : cli_write(buf_str(&out));
     buf_done(&out);
     if (counts->damaged)
-        cli_fail(CLI_OK, "%llu lines of the session log are damaged and were skipped", (unsigned long long)counts->damaged);
+        cli_fail(CLI_OK, "%llu lines of the session log are damaged and were skipped",
+                 (unsigned long long)counts->damaged);
     if (report->unlisted)
-        cli_fail(CLI_OK, "%llu sessions are not listed: there are more than %d different ones", (unsigned long long)report->unlisted,
-                 ROWS_MAX);
+        cli_fail(CLI_OK, "%llu sessions are not listed: there are more than %d different ones",
+                 (unsigned long long)report->unlisted, ROWS_MAX);
     return status;
 }
 
@@ -337,7 +340,8 @@ static int read_failed(int rc, const char *path, const struct err *err)
 {
     if (rc == ERR_ABSENT)
         return cli_fail(CLI_NO_INPUT, "there is no session log %s yet: the daemon writes it when sessions end", path);
-    return cli_fail(rc == -EACCES || rc == -EPERM ? CLI_NOT_PERMITTED : rc == -ENOMEM ? CLI_SYSTEM : CLI_IO, "%s", err_text(err));
+    bool denied = rc == -EACCES || rc == -EPERM;
+    return cli_fail(denied ? CLI_NOT_PERMITTED : rc == -ENOMEM ? CLI_SYSTEM : CLI_IO, "%s", err_text(err));
 }
 
 static int report_on(const char *path, int64_t since_ms, const struct cli_options *options)
@@ -365,8 +369,10 @@ int cli_auth(int argc, char **argv, const struct cli_options *options)
 {
     int64_t since_ms = 0;
     const struct conf *conf;
-    if (argc < 2 || strcmp(argv[1], "report") != 0)
-        return cli_usage("auth", argc < 2 ? "say what to do: report" : "there is no command %s", argc < 2 ? "" : argv[1]);
+    if (argc < 2)
+        return cli_usage("auth", "say what to do: report");
+    if (strcmp(argv[1], "report") != 0)
+        return cli_usage("auth", "there is no command %s", argv[1]);
     for (int i = 2; i < argc; i++) {
         if (strcmp(argv[i], "--since") != 0)
             return cli_usage("auth", "unknown option %s", argv[i]);
@@ -381,8 +387,8 @@ int cli_auth(int argc, char **argv, const struct cli_options *options)
     if (conf->session_log)
         status = report_on(conf->session_log, since_ms, options);
     else
-        status = cli_fail(CLI_NO_INPUT, "%s sets no session_log: there is nothing to report from; set it, then `postern reload`",
-                          options->config);
+        status = cli_fail(CLI_NO_INPUT, "%s sets no session_log, so there is nothing to report from; set it, then "
+                          "`postern reload`", options->config);
     conf_unref(&conf);
     return status;
 }

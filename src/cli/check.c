@@ -6,9 +6,14 @@
 
 static const struct cli_check_row rows[] = {
     { "certificates and keys", cli_check_tls_files },
+    { "what is in them", cli_check_certificates },
     { "password files", cli_check_password_files },
+    { "logins at next hops", cli_check_logins },
+    { "the user store", cli_check_users_db },
     { "lists of recipients", cli_check_recipient_files },
-    { "trust anchors", cli_check_ca_file },
+    { "keytabs", cli_check_keytabs },
+    { "tables of identities", cli_check_identity_tables },
+    { "trust anchors and krb5.conf", cli_check_ca_file },
     { "system users", cli_check_users },
     { "folders", cli_check_folders },
 };

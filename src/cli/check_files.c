@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/secret.h"
 #include "cli/check.h"
+#include "policy/identity.h"
 #include "policy/recipient.h"
 
 struct file {
@@ -137,12 +138,86 @@ void cli_check_recipient_files(const struct conf *conf, struct conf_mistakes *mi
     }
 }
 
-void cli_check_ca_file(const struct conf *conf, struct conf_mistakes *mistakes)
+/* Both versions of the format begin with 5; ours are written by ktutil, ktpass, samba-tool and adcli, all in 2. */
+static void check_keytab(const struct conf *conf, struct conf_mistakes *mistakes, const char *block, const char *path,
+                         struct conf_place place)
 {
-    struct file f = { "ca_file", conf->ca_file,
-                      conf_place_of(conf, conf->file, "ca_file", (struct conf_place){ conf->file, 0 }) };
+    struct file f = { "keytab", path, conf_place_of(conf, block, "keytab", place) };
     struct stat st;
-    int fd = f.path ? open_file(mistakes, &f, &st) : -1;
+    unsigned char head[2] = { 0 };
+    int fd = path ? open_file(mistakes, &f, &st) : -1;
+    if (fd < 0)
+        return;
+    check_mode(mistakes, &f, &st, "keys");
+    if (pread(fd, head, sizeof head, 0) != sizeof head || head[0] != 5 || head[1] != 2)
+        conf_mistake_add(mistakes, f.place, f.option, "make one: ktutil, samba-tool domain exportkeytab, ktpass",
+                         "%s: %s is no keytab", f.option, path);
+    else if (st.st_size == sizeof head)
+        conf_mistake_add(mistakes, f.place, f.option, "make one: ktutil, samba-tool domain exportkeytab, ktpass",
+                         "%s: %s holds no keys", f.option, path);
+    close(fd);
+}
+
+void cli_check_keytabs(const struct conf *conf, struct conf_mistakes *mistakes)
+{
+    for (size_t i = 0; i < conf->n_servers; i++)
+        check_keytab(conf, mistakes, conf->server[i].name, conf->server[i].keytab, conf->server[i].place);
+    for (size_t i = 0; i < conf->n_domains; i++)
+        check_keytab(conf, mistakes, conf->domain[i].name, conf->domain[i].keytab, conf->domain[i].place);
+    for (size_t i = 0; i < conf->n_directories; i++)
+        check_keytab(conf, mistakes, conf->directory[i].realm, conf->directory[i].keytab, conf->directory[i].place);
+}
+
+static void check_table(struct conf_mistakes *mistakes, const struct file *f, struct identity_rules *rules,
+                        const char *name)
+{
+    struct err err = { 0 };
+    struct stat st;
+    struct buf text;
+    int fd = open_file(mistakes, f, &st);
+    if (fd < 0)
+        return;
+    buf_init(&text, IDENTITY_TABLE_MAX + 65536);
+    if (read_all(fd, &text) < 0)
+        conf_mistake_add(mistakes, f->place, f->option, NULL, "%s: cannot read %s", f->option, f->path);
+    else if (identity_rules_table(rules, str_of(name), buf_str(&text), &err) < 0)
+        conf_mistake_add(mistakes, f->place, f->option, NULL, "%s: %s", f->option, err.text);
+    buf_done(&text);
+    close(fd);
+}
+
+void cli_check_identity_tables(const struct conf *conf, struct conf_mistakes *mistakes)
+{
+    struct identity_rules *rules;
+    if (identity_rules_new(conf, &rules, NULL) < 0)
+        return;
+    for (size_t i = 0; i < conf->n_identities; i++) {
+        const struct conf_identity *rule = &conf->identity[i];
+        struct file f = { "table", rule->table, conf_place_of(conf, rule->name, "table", rule->place) };
+        if (rule->table)
+            check_table(mistakes, &f, rules, rule->name);
+    }
+    identity_rules_unref(&rules);
+}
+
+static void check_there(struct conf_mistakes *mistakes, const struct file *f)
+{
+    struct stat st;
+    int fd = f->path ? open_file(mistakes, f, &st) : -1;
     if (fd >= 0)
         close(fd);
+}
+
+void cli_check_ca_file(const struct conf *conf, struct conf_mistakes *mistakes)
+{
+    const struct conf_place top = { conf->file, 0 };
+    struct file ca = { "ca_file", conf->ca_file, conf_place_of(conf, conf->file, "ca_file", top) };
+    struct file krb5 = { "krb5_config", conf->krb5_config, conf_place_of(conf, conf->file, "krb5_config", top) };
+    check_there(mistakes, &ca);
+    check_there(mistakes, &krb5);
+    for (size_t i = 0; i < conf->n_directories; i++) {
+        const struct conf_directory *directory = &conf->directory[i];
+        struct file f = { "ca", directory->ca, conf_place_of(conf, directory->realm, "ca", directory->place) };
+        check_there(mistakes, &f);
+    }
 }

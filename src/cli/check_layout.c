@@ -72,11 +72,21 @@ static void look_for_folder(void *arg, const struct layout_folder *folder)
                          strerror(errno));
 }
 
+static void on_conflict(void *arg, const struct layout_folder *a, const struct layout_folder *b)
+{
+    const struct walk *w = arg;
+    conf_mistake_add(w->mistakes, top(w->conf, "spool"), NULL, "give each a folder of its own",
+                     "%s would have to belong to \"%s\" (%s) and to \"%s\" (%s)", a->path, a->owner, a->purpose, b->owner,
+                     b->purpose);
+}
+
 void cli_check_folders(const struct conf *conf, struct conf_mistakes *mistakes)
 {
     struct walk w = { .conf = conf, .mistakes = mistakes };
     buf_init(&w.missing, 65536);
     layout_folders(conf, look_for_folder, &w);
+    if (geteuid() == 0) /* for others every folder is that user's */
+        layout_conflicts(conf, on_conflict, &w);
     if (w.missing.n)
         conf_warning_add(mistakes, top(conf, "spool"), NULL, "run postern setup", "these folders are missing: %.*s",
                          STR_ARG(buf_str(&w.missing)));

@@ -42,8 +42,8 @@ struct cli_verb {
     bool as_program;       /* a name that the program may have (argv[0]: sendmail, mailq …): gets argv untouched */
 };
 
-cli_verb_fn cli_auth, cli_bench, cli_check, cli_config, cli_explain_event, cli_mailq, cli_newaliases, cli_pause, cli_queue, cli_reload,
-    cli_resume, cli_sendmail, cli_setup, cli_spool, cli_status, cli_user;
+cli_verb_fn cli_auth, cli_bench, cli_check, cli_config, cli_explain_event, cli_mailq, cli_newaliases, cli_pause,
+    cli_queue, cli_reload, cli_resume, cli_sendmail, cli_setup, cli_spool, cli_status, cli_user, cli_whoami;
 
 /* "postern: text" on stderr; returns `status`. */
 int cli_fail(enum cli_exit status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -22,8 +22,12 @@ static const struct cli_verb verbs[] = {
       .summary = "make the system users and folders that the configuration names" },
     { .name = "user",
       .run = cli_user,
-      .usage = "user add|passwd|list|delete [NAME] [--address ADDRESS] [-c FILE] [--json]",
+      .usage = "user add|passwd|list|delete [NAME] [--address ADDRESS] [--ntlm|--no-ntlm] [-c FILE] [--json]",
       .summary = "say who may log in" },
+    { .name = "whoami",
+      .run = cli_whoami,
+      .usage = "whoami NAME [-c FILE] [--json]",
+      .summary = "show whose mailbox a login is, and why" },
     { .name = "queue", .run = cli_queue,
       .usage = "queue list|show|retry|hold|release|delete [ID] [--sender A] [--recipient A] [--domain D] [--queue Q]\n"
                "       [--older-than T] [--newer-than T] [--all] [-c FILE] [--json]",

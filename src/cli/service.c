@@ -15,6 +15,9 @@ static int ask(const struct cli_options *options, json_t *request, json_t **ret_
     const char *mistakes = json_string_value(json_object_get(*ret_last, "mistakes"));
     if (mistakes)
         fputs(mistakes, stderr);
+    const char *warnings = json_string_value(json_object_get(*ret_last, "warnings"));
+    if (warnings)
+        fprintf(stderr, "warning: %s", warnings);
     if (status != CLI_OK)
         cli_fail(status, "%s", err.text);
     conf_unref(&conf);

@@ -214,7 +214,8 @@ int session_log_read(const char *path, int64_t since_ms, session_log_fn *each, v
 {
     struct reading r = { .since_ms = since_ms, .each = each, .arg = arg, .counts = ret_counts };
     const char *slash = strrchr(path, '/');
-    char *folder_name = slash ? str_dup(str_slice(path, slash == path ? 1 : (size_t)(slash - path))) : str_dup(STR("."));
+    struct str above = !slash ? STR(".") : str_slice(path, slash == path ? 1 : (size_t)(slash - path));
+    char *folder_name = str_dup(above);
     *ret_counts = (struct session_log_counts){ 0 };
     if (!folder_name)
         return err_set(err, -ENOMEM, "out of memory");

@@ -55,13 +55,41 @@ static void make_group(struct setup *s, const char *name)
     s->changes++;
 }
 
+static bool is_member(const struct group *gr, const struct passwd *pw)
+{
+    for (char **name = gr->gr_mem; *name; name++)
+        if (strcmp(*name, pw->pw_name) == 0)
+            return true;
+    return gr->gr_gid == pw->pw_gid;
+}
+
+/* A user who was there before us, or whom an earlier version made. */
+static void join_group(struct setup *s, const struct layout_user *user)
+{
+    const struct passwd *pw = getpwnam(user->name);
+    const struct group *gr = getgrnam(user->group);
+    if (!pw || !gr || is_member(gr, pw))
+        return;
+    char *const argv[] = { (char *)"usermod", (char *)"--append", (char *)"--groups", (char *)user->group,
+                           (char *)user->name, NULL };
+    if (!run(argv)) {
+        failed(s, "add to its group the user", user->name);
+        return;
+    }
+    printf("user %s is now in the group %s\n", user->name, user->group);
+    s->changes++;
+}
+
 static void make_user(void *arg, const struct layout_user *user)
 {
     struct setup *s = arg;
     if (user->group)
         make_group(s, user->group);
-    if (getpwnam(user->name))
+    if (getpwnam(user->name)) {
+        if (user->group)
+            join_group(s, user);
         return;
+    }
     char *argv[] = { (char *)"useradd",  (char *)"--system",       (char *)"--user-group", (char *)"--no-create-home",
                      (char *)"--home-dir", (char *)"/nonexistent", (char *)"--shell",      (char *)"/usr/sbin/nologin",
                      (char *)user->name, NULL,                     NULL,                   NULL };
@@ -172,6 +200,14 @@ static void make_folder(void *arg, const struct layout_folder *folder)
     close(fd);
 }
 
+static void on_conflict(void *arg, const struct layout_folder *a, const struct layout_folder *b)
+{
+    unsigned *conflicts = arg;
+    fprintf(stderr, "postern setup: %s would have to belong to %s (%s) and to %s (%s); give each a folder of its own\n",
+            a->path, a->owner, a->purpose, b->owner, b->purpose);
+    ++*conflicts;
+}
+
 int cli_setup(int argc, char **argv, const struct cli_options *options)
 {
     if (argc > 1)
@@ -181,6 +217,13 @@ int cli_setup(int argc, char **argv, const struct cli_options *options)
     if (status != CLI_OK)
         return status;
     struct setup s = { .root = geteuid() == 0 };
+    unsigned conflicts = 0;
+    if (s.root) /* otherwise all is one user's */
+        layout_conflicts(conf, on_conflict, &conflicts);
+    if (conflicts) {
+        conf_unref(&conf);
+        return CLI_CONFIG;
+    }
     umask(022);
     if (s.root)
         layout_users(conf, make_user, &s);

@@ -1,5 +1,6 @@
 /* postern user: who may log in. Works on the store itself, whether the daemon runs or not: it reads every change at
  * its next login. Run as root, the store and the folder it lies in are given to the users that need them. */
+#include <assert.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <pwd.h>
@@ -13,6 +14,7 @@
 #include "cli/user_password.h"
 #include "directory/users.h"
 #include "io/now.h"
+#include "sasl/ntlm_crypto.h"
 #include "sasl/sasl.h"
 
 enum { BUSY_TIMEOUT_MS = 5000 };
@@ -25,6 +27,7 @@ struct job {
     size_t name_n;
     struct str addresses[USERS_ADDRESSES_MAX];
     size_t n_addresses;
+    bool ntlm, no_ntlm; /* --ntlm, --no-ntlm */
 };
 
 static int status_of(int code)
@@ -97,8 +100,24 @@ static int open_store(const struct job *job, enum users_mode mode, struct users 
     return rc < 0 ? rc : users_open(job->conf->users, &options, ret_users, err);
 }
 
+/* Of the password as it was typed: clients of NTLM do not prepare it. Who asked for it is told what that means. */
+static int add_nt_hash(const struct job *job, const char *raw, struct users_verifier *verifier, struct err *err)
+{
+    static_assert((int)USERS_NT_HASH_BYTES == (int)NTLM_HASH_BYTES, "one kind of hash");
+    int rc = ntlm_crypto_init(err);
+    if (rc < 0)
+        return rc;
+    if (!ntlm_crypto_nt_hash(str_of(raw), verifier->nt_hash))
+        return err_set(err, ERR_SYNTAX, "cannot make an NT hash of this password: it is not UTF-8");
+    verifier->nt_hash_bytes = USERS_NT_HASH_BYTES;
+    if (job->ntlm)
+        fprintf(stderr, "postern: an NT hash of the password is stored as well; it is as good as the password: keep %s and "
+                "its backups as safe\n", job->conf->users);
+    return 0;
+}
+
 /* Asks for the password and turns it into what is stored. */
-static int make_verifier(struct users_verifier *ret_verifier, struct err *err)
+static int make_verifier(const struct job *job, bool with_nt, struct users_verifier *ret_verifier, struct err *err)
 {
     char raw[USER_PASSWORD_INPUT_MAX + 1], prepared[SASL_PASSWORD_MAX + 1];
     unsigned char salt[SASL_SALT_BYTES];
@@ -118,6 +137,8 @@ static int make_verifier(struct users_verifier *ret_verifier, struct err *err)
         memcpy(ret_verifier->salt, v.salt, v.salt_bytes);
         memcpy(ret_verifier->stored_key, v.stored_key, sizeof v.stored_key);
         memcpy(ret_verifier->server_key, v.server_key, sizeof v.server_key);
+        if (with_nt)
+            rc = add_nt_hash(job, raw, ret_verifier, err);
     }
     secret_wipe(raw, sizeof raw);
     secret_wipe(prepared, sizeof prepared);
@@ -136,7 +157,7 @@ static int run_add(struct job *job)
     if (rc == 0 && (rc = users_find(users, name, &verifier, &err)) == 0)
         rc = err_set(&err, ERR_EXISTS, "the user %s exists; `postern user passwd %s` sets a new password", job->name, job->name);
     else if (rc == ERR_ABSENT)
-        rc = make_verifier(&verifier, &err);
+        rc = make_verifier(job, job->ntlm, &verifier, &err);
     if (rc == 0)
         rc = users_add(users, name, job->addresses, job->n_addresses, &verifier, now_wall_ms(), &err);
     users_close(&users);
@@ -144,18 +165,21 @@ static int run_add(struct job *job)
     return rc < 0 ? fail(rc, &err) : CLI_OK;
 }
 
-/* A store that is not there holds no user: both are "no such user" to a script. */
+/* A store that is not there holds no user: both are "no such user" to a script. A user who can use NTLM goes on so: the
+ * old hash would let the old password in. */
 static int run_passwd(struct job *job)
 {
+    unsigned char old_hash[USERS_NT_HASH_BYTES];
     struct users *users = NULL;
     struct users_verifier verifier;
     struct err err = { 0 };
     struct str name = str_slice(job->name, job->name_n);
     int rc = open_store(job, USERS_WRITE, &users, &err);
     if (rc == 0)
-        rc = users_find(users, name, &verifier, &err);
-    if (rc == 0)
-        rc = make_verifier(&verifier, &err);
+        rc = users_find_nt(users, name, old_hash, &err);
+    secret_wipe(old_hash, sizeof old_hash);
+    if (rc >= 0)
+        rc = make_verifier(job, (rc == 1 || job->ntlm) && !job->no_ntlm, &verifier, &err);
     if (rc == 0)
         rc = users_set_password(users, name, &verifier, now_wall_ms(), &err);
     users_close(&users);
@@ -178,8 +202,10 @@ static int add_text(void *arg, const struct users_entry *entry)
 {
     struct buf *text = arg;
     buf_add(text, entry->name);
-    if (entry->addresses.n > 0)
+    if (entry->addresses.n > 0 || entry->has_nt_hash)
         buf_addf(text, "\t%.*s", STR_ARG(entry->addresses));
+    if (entry->has_nt_hash)
+        buf_add_c(text, "\tntlm");
     return buf_add_char(text, '\n') ? 0 : ERR_LIMIT;
 }
 
@@ -199,9 +225,9 @@ static int add_json(void *arg, const struct users_entry *entry)
             rest = STR_NONE;
         json_array_append_new(addresses, json_stringn(address.p, address.n));
     }
-    json_t *user = json_pack("{s:o, s:o, s:o, s:o, s:I}", "name", json_stringn(entry->name.p, entry->name.n), "addresses",
+    json_t *user = json_pack("{s:o, s:o, s:o, s:o, s:I, s:b}", "name", json_stringn(entry->name.p, entry->name.n), "addresses",
                              addresses, "created", json_time(entry->created_ms), "changed", json_time(entry->changed_ms),
-                             "iterations", (json_int_t)entry->iterations);
+                             "iterations", (json_int_t)entry->iterations, "ntlm", (int)entry->has_nt_hash);
     return user && json_array_append_new(list, user) == 0 ? 0 : -ENOMEM;
 }
 
@@ -246,12 +272,12 @@ static int run_list(struct job *job)
 static const struct {
     const char *name;
     int (*run)(struct job *job);
-    bool takes_name, takes_addresses;
+    bool takes_name, takes_addresses, takes_ntlm, takes_no_ntlm;
 } actions[] = {
-    { "add", run_add, true, true },
-    { "passwd", run_passwd, true, false },
-    { "list", run_list, false, false },
-    { "delete", run_delete, true, false },
+    { "add", run_add, true, true, true, false },
+    { "passwd", run_passwd, true, false, true, true },
+    { "list", run_list, false, false, false, false },
+    { "delete", run_delete, true, false, false, false },
 };
 enum { N_ACTIONS = sizeof actions / sizeof actions[0] };
 
@@ -276,6 +302,10 @@ static int parse(int argc, char **argv, size_t action, struct job *job)
             int status = take_address(job, argv[i]);
             if (status != CLI_OK)
                 return status;
+        } else if (actions[action].takes_ntlm && strcmp(argv[i], "--ntlm") == 0) {
+            job->ntlm = true;
+        } else if (actions[action].takes_no_ntlm && strcmp(argv[i], "--no-ntlm") == 0) {
+            job->no_ntlm = true;
         } else if (argv[i][0] == '-' && argv[i][1] != 0) {
             return cli_usage("user", "unknown option %s", argv[i]);
         } else if (!actions[action].takes_name || name) {
@@ -284,6 +314,8 @@ static int parse(int argc, char **argv, size_t action, struct job *job)
             name = argv[i];
         }
     }
+    if (job->ntlm && job->no_ntlm)
+        return cli_usage("user", "--ntlm and --no-ntlm are opposites");
     if (!actions[action].takes_name)
         return CLI_OK;
     if (!name)

@@ -141,6 +141,7 @@ struct conf {
     const char *session_log;        /* NULL: none */
     uint32_t session_log_days;
     const char *krb5_config;        /* NULL: the system's */
+    const char *auth_state;         /* a folder that auth alone writes: Kerberos's replay cache */
     const char *ca_file;            /* trust anchors for tls = "verify"; NULL: the system's */
 
     uint64_t max_message_size, auth_line_max, auth_memory, segment_size;

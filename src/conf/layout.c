@@ -2,7 +2,9 @@
 
 #include <stdio.h>
 
-enum { NAME_BYTES = 128, PATH_BYTES = 4096 };
+enum { NAME_BYTES = 128, PATH_BYTES = 4096, AUTH = 3 /* in role_users */ };
+/* Who may use winbind's privileged pipe, on Debian. */
+#define WINBIND_GROUP "winbindd_priv"
 
 static const struct {
     const char *suffix, *purpose;
@@ -14,6 +16,37 @@ static const struct {
     { "-delivery", "delivers" },
 };
 
+static bool lists(const struct conf_strings *list, struct str name)
+{
+    for (size_t i = 0; i < list->n; i++)
+        if (str_eq_nocase(str_of(list->item[i]), name))
+            return true;
+    return false;
+}
+
+bool layout_uses_ntlm(const struct conf *conf)
+{
+    for (size_t i = 0; i < conf->n_servers; i++) {
+        const struct conf_server *server = &conf->server[i];
+        if (lists(&server->mechanisms, STR("NTLM")))
+            return true;
+        for (size_t h = 0; h < server->n_hosts; h++)
+            if (lists(&server->host[h].mechanisms, STR("NTLM")))
+                return true;
+    }
+    return false;
+}
+
+bool layout_uses_kerberos(const struct conf *conf)
+{
+    bool any = conf->n_directories > 0;
+    for (size_t i = 0; i < conf->n_servers; i++)
+        any = any || conf->server[i].keytab;
+    for (size_t i = 0; i < conf->n_domains; i++)
+        any = any || conf->domain[i].principal;
+    return any;
+}
+
 void layout_users(const struct conf *conf, void (*user)(void *arg, const struct layout_user *user), void *arg)
 {
     char name[NAME_BYTES], drop[NAME_BYTES];
@@ -22,6 +55,8 @@ void layout_users(const struct conf *conf, void (*user)(void *arg, const struct 
     for (size_t i = 0; i < sizeof role_users / sizeof role_users[0]; i++) {
         snprintf(name, sizeof name, "%s%s", conf->user, role_users[i].suffix);
         struct layout_user u = { name, i == 0 ? drop : NULL, role_users[i].purpose };
+        if (i == AUTH && layout_uses_ntlm(conf))
+            u.group = WINBIND_GROUP;
         user(arg, &u);
         mail_owner_told = mail_owner_told || strcmp(conf->mail_owner, name) == 0;
     }
@@ -83,11 +118,48 @@ void layout_folders(const struct conf *conf, void (*folder)(void *arg, const str
     if (conf->drop)
         tell(&to, conf->drop, conf->user, drop, 0730, "what sendmail leaves while the daemon is down");
     tell_parent(&to, conf->users, auth, 0700, "the user store");
+    if (layout_uses_kerberos(conf))
+        tell(&to, conf->auth_state, auth, NULL, 0700, "Kerberos's replay cache");
     if (conf->keys)
         tell(&to, conf->keys, keys, NULL, 0700, "TLS keys");
     for (size_t i = 0; i < conf->n_domains; i++)
         tell_maildir(&to, conf, &conf->domain[i]);
+    tell_parent(&to, conf->log, NULL, 0750, "the log");
     tell_parent(&to, conf->session_log, NULL, 0750, "the session log");
     for (size_t i = 0; i < conf->n_servers; i++)
         tell_parent(&to, conf->server[i].protocol_log, NULL, 0750, "a protocol log");
+}
+
+/* Every folder is held against those behind it: the list is told again for each, since its rows do not last. */
+struct conflicts {
+    const struct conf *conf;
+    void (*conflict)(void *arg, const struct layout_folder *a, const struct layout_folder *b);
+    void *arg;
+    const struct layout_folder *a;
+    size_t at, inner_at;
+};
+
+static void compare(void *arg, const struct layout_folder *b)
+{
+    struct conflicts *c = arg;
+    if (c->inner_at++ <= c->at || !c->a->owner || !b->owner)
+        return;
+    if (strcmp(c->a->path, b->path) == 0 && strcmp(c->a->owner, b->owner) != 0)
+        c->conflict(c->arg, c->a, b);
+}
+
+static void compare_with_rest(void *arg, const struct layout_folder *a)
+{
+    struct conflicts *c = arg;
+    c->a = a;
+    c->inner_at = 0;
+    layout_folders(c->conf, compare, c);
+    c->at++;
+}
+
+void layout_conflicts(const struct conf *conf,
+                      void (*conflict)(void *arg, const struct layout_folder *a, const struct layout_folder *b), void *arg)
+{
+    struct conflicts c = { .conf = conf, .conflict = conflict, .arg = arg };
+    layout_folders(conf, compare_with_rest, &c);
 }

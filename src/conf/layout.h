@@ -11,6 +11,10 @@ struct layout_user {
 /* The roles' users: stem, stem-smtpd, stem-keys, stem-auth, stem-delivery, and mail_owner. */
 void layout_users(const struct conf *conf, void (*user)(void *arg, const struct layout_user *user), void *arg);
 
+/* Does anything here log in, or let log in, by Kerberos or NTLM? */
+bool layout_uses_kerberos(const struct conf *conf);
+bool layout_uses_ntlm(const struct conf *conf);
+
 struct layout_folder {
     const char *path;
     const char *owner, *group; /* NULL: whoever makes it */
@@ -19,3 +23,6 @@ struct layout_folder {
 };
 /* Parents first. A Maildir pattern's folder is the part before its first "%". */
 void layout_folders(const struct conf *conf, void (*folder)(void *arg, const struct layout_folder *folder), void *arg);
+/* Two settings that name one folder, which cannot belong to two users. */
+void layout_conflicts(const struct conf *conf,
+                      void (*conflict)(void *arg, const struct layout_folder *a, const struct layout_folder *b), void *arg);

@@ -34,6 +34,13 @@ static const char *computed_drop(const struct conf *conf, struct arena *arena)
     return arena_printf(arena, "%s/drop", conf->spool);
 }
 
+/* Beside the user store, whose folder is auth's already. */
+static const char *computed_auth_state(const struct conf *conf, struct arena *arena)
+{
+    const char *slash = strrchr(conf->users, '/');
+    return arena_printf(arena, "%.*s/auth", slash ? (int)(slash - conf->users) : 0, conf->users);
+}
+
 static const char *computed_mail_owner(const struct conf *conf, struct arena *arena)
 {
     return arena_printf(arena, "%s-delivery", conf->user);
@@ -83,6 +90,9 @@ const struct conf_option conf_schema[] = {
     { .name = "krb5_config", .type = CONF_PATH, .offset = TOP(krb5_config),
       .fallback_text = "what the system has, mostly\n.Pa /etc/krb5.conf", .example = "\"/etc/postern/krb5.conf\"",
       .help = "The configuration of Kerberos that is used instead of the system's." },
+    { .name = "auth_state", .type = CONF_PATH, .offset = TOP(auth_state), .computed = computed_auth_state,
+      .fallback_text = "auth in the folder of\n.Ic users",
+      .help = "The folder for Kerberos's replay cache.\nOnly needed where Kerberos is used." },
 
     /* Logs. */
     { .name = "log", .type = CONF_PATH, .offset = TOP(log), .fallback = "stderr", .form = form_log,

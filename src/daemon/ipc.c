@@ -34,6 +34,20 @@ bool ipc_get_file(struct str body, struct ipc_file *ret)
     return wire_end(&w) && ret->kind < IPC_FILE_KINDS;
 }
 
+void ipc_put_reloaded(struct buf *b, const struct ipc_reloaded *m)
+{
+    wire_put_u8(b, (uint8_t)m->result);
+    wire_put_str(b, m->text);
+}
+
+bool ipc_get_reloaded(struct str body, struct ipc_reloaded *ret)
+{
+    struct wire w = wire_of(body);
+    ret->result = wire_get_u8(&w);
+    ret->text = wire_get_str(&w, TOKEN_MAX_BYTES);
+    return wire_end(&w) && ret->result < IPC_RELOAD_RESULTS;
+}
+
 void ipc_put_peer(struct buf *b, const struct ipc_peer *m)
 {
     wire_put_u8(b, (uint8_t)m->role);

@@ -19,8 +19,10 @@ enum ipc_type {
     IPC_DRAIN,           /* finish what runs, then exit */
     IPC_READY,           /* role → master: this generation (id) is in use */
     IPC_RELOAD,          /* queue → master, on behalf of `postern reload`; answered with RELOADED */
-    IPC_RELOADED,        /* body: empty = every role runs it; else the mistakes, one a line */
+    IPC_RELOADED,        /* body: struct ipc_reloaded */
     IPC_LOG_FD,          /* master → role: fd 0 replaces the log's */
+    IPC_ALIVE,           /* master → role, and back with the same id: the loop turns (master/watch.h) */
+    IPC_SUCCESSOR,       /* delivery → master: start another one in my place, I only finish what I have */
 
     /* smtpd ↔ queue */
     IPC_SEGMENT_LEND = 32, /* queue → smtpd: fd 0 segment; struct ipc_segment */
@@ -37,8 +39,8 @@ enum ipc_type {
     IPC_AUTH_CANCEL,     /* smtpd → auth: the session is gone or sent "*" */
     IPC_AUTH_CHALLENGE,  /* auth → smtpd: body = challenge, not encoded */
     IPC_AUTH_DONE,       /* auth → smtpd: struct ipc_auth_done */
-    IPC_USER_QUERY,      /* smtpd → auth: body = local part in lower case, or whole address: who exists */
-    IPC_USER_ANSWER,     /* auth → smtpd: body u8: 0 no, 1 yes, 2 cannot tell now */
+    IPC_USER_QUERY,      /* smtpd, queue → auth: body = local part in lower case, or whole address: who exists */
+    IPC_USER_ANSWER,     /* auth → smtpd, queue: body u8: 0 no, 1 yes, 2 cannot tell now */
 
     /* delivery ↔ auth; id = the connection's question */
     IPC_LOGIN_START = 80, /* delivery → auth: struct ipc_login_start */
@@ -68,7 +70,7 @@ enum ipc_file_kind {
     IPC_FILE_CERTIFICATE,  /* name = server; PEM chain */
     IPC_FILE_KEY,          /* name = server; PEM key: to keys only */
     IPC_FILE_PASSWORD,     /* name = domain: to auth only */
-    IPC_FILE_RECIPIENTS,   /* name = domain */
+    IPC_FILE_RECIPIENTS,   /* name = domain: to smtpd and queue */
     IPC_FILE_PROTOCOL_LOG, /* name = server */
     IPC_FILE_SESSION_LOG,
     IPC_FILE_SHARED,       /* memfd: counts that mean the whole server (daemon/shared.h) */
@@ -89,6 +91,16 @@ struct ipc_file {
 };
 void ipc_put_file(struct buf *b, const struct ipc_file *m);
 bool ipc_get_file(struct str body, struct ipc_file *ret);
+
+/* IPC_RELOADED */
+enum ipc_reload_result { IPC_RELOAD_DONE /* text: what needs a restart, one a line */, IPC_RELOAD_REFUSED /* mistakes */,
+                         IPC_RELOAD_NOT_NOW /* why */, IPC_RELOAD_RESULTS };
+struct ipc_reloaded {
+    enum ipc_reload_result result;
+    struct str text;
+};
+void ipc_put_reloaded(struct buf *b, const struct ipc_reloaded *m);
+bool ipc_get_reloaded(struct str body, struct ipc_reloaded *ret);
 
 /* IPC_PEER */
 struct ipc_peer {

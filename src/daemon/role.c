@@ -73,6 +73,7 @@ static int load_snapshot(struct role_process *process, int fd, uint64_t generati
     conf_set_generation(conf, generation);
     conf_unref(&process->next_conf);
     process->next_conf = conf;
+    process->ctx.snapshot_coming = true;
     return 0;
 }
 
@@ -114,6 +115,7 @@ static void switch_snapshot(struct role_process *process)
     const struct conf *old = process->ctx.conf;
     process->ctx.conf = process->next_conf;
     process->next_conf = NULL;
+    process->ctx.snapshot_coming = false;
     if (process->role->configured)
         process->role->configured(&process->ctx);
     conf_unref(&old);
@@ -151,6 +153,10 @@ static void on_message(void *arg, unsigned type, uint32_t id, struct str body, s
     }
     if (type == IPC_DRAIN) {
         begin_drain(process);
+        return;
+    }
+    if (type == IPC_ALIVE) {
+        channel_send(process->ctx.master, IPC_ALIVE, id, STR_NONE);
         return;
     }
     struct err err = { 0 };

@@ -19,6 +19,7 @@ struct role_ctx {
     const struct conf *conf;  /* the current snapshot; take a reference to keep it beyond a callback */
     unsigned index;           /* of this process within its role */
     void *state;              /* the role's own */
+    bool snapshot_coming;     /* between IPC_CONFIG and IPC_GO: files that come now are the next snapshot's */
     uint32_t ready_owed;      /* generation whose IPC_READY is owed; 0: none */
 };
 

@@ -8,33 +8,38 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SCHEMA_VERSION = 1, APPLICATION_ID = 0x50737455 /* "PstU" */, LIST_COLUMNS = 5 };
+enum { SCHEMA_VERSION = 2, VERSION_WITHOUT_NT = 1, APPLICATION_ID = 0x50737455 /* "PstU" */, LIST_COLUMNS = 6 };
 
 static const char schema[] =
     "CREATE TABLE users (name TEXT PRIMARY KEY NOT NULL, salt BLOB NOT NULL, iterations INTEGER NOT NULL,"
-    " stored_key BLOB NOT NULL, server_key BLOB NOT NULL, created_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL)"
-    " STRICT, WITHOUT ROWID;"
+    " stored_key BLOB NOT NULL, server_key BLOB NOT NULL, created_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL,"
+    " nt_hash BLOB) STRICT, WITHOUT ROWID;"
     "CREATE TABLE addresses (address TEXT PRIMARY KEY NOT NULL, user TEXT NOT NULL REFERENCES users (name)"
     " ON DELETE CASCADE) STRICT, WITHOUT ROWID;"
     "CREATE INDEX addresses_user ON addresses (user);"
     "CREATE TABLE store (secret BLOB NOT NULL) STRICT;"
     "PRAGMA application_id = 1349743701;"
-    "PRAGMA user_version = 1;";
+    "PRAGMA user_version = 2;";
+/* From version 1 to 2. */
+static const char migration[] = "ALTER TABLE users ADD COLUMN nt_hash BLOB; PRAGMA user_version = 2;";
 static_assert(APPLICATION_ID == 1349743701, "the schema's text and the number we look for are one");
 
-enum statement { FIND, EXISTS, ADD, ADD_ADDRESS, SET_PASSWORD, DELETE, LIST, STATEMENTS };
+#define ADDRESSES \
+    " (SELECT group_concat(address, ' ') FROM (SELECT address FROM addresses WHERE user = name ORDER BY address))"
+enum statement { FIND, FIND_NT, EXISTS, ADD, ADD_ADDRESS, SET_PASSWORD, DELETE, LIST, LIST_WITHOUT_NT, STATEMENTS };
 static const char *const statements[STATEMENTS] = {
     [FIND] = "SELECT salt, iterations, stored_key, server_key FROM users WHERE name = ?1",
+    [FIND_NT] = "SELECT nt_hash FROM users WHERE name = ?1",
     [EXISTS] = "SELECT 1 FROM users WHERE name = ?1 UNION ALL SELECT 1 FROM addresses WHERE address = ?1 LIMIT 1",
-    [ADD] = "INSERT INTO users (name, salt, iterations, stored_key, server_key, created_ms, changed_ms)"
-            " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
+    [ADD] = "INSERT INTO users (name, salt, iterations, stored_key, server_key, created_ms, changed_ms, nt_hash)"
+            " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)",
     [ADD_ADDRESS] = "INSERT INTO addresses (address, user) VALUES (?2, ?1)",
-    [SET_PASSWORD] = "UPDATE users SET salt = ?2, iterations = ?3, stored_key = ?4, server_key = ?5, changed_ms = ?6"
+    [SET_PASSWORD] = "UPDATE users SET salt = ?2, iterations = ?3, stored_key = ?4, server_key = ?5, changed_ms = ?6,"
+                     " nt_hash = ?7"
                      " WHERE name = ?1",
     [DELETE] = "DELETE FROM users WHERE name = ?1",
-    [LIST] = "SELECT name, created_ms, changed_ms, iterations,"
-             " (SELECT group_concat(address, ' ') FROM (SELECT address FROM addresses WHERE user = name ORDER BY address))"
-             " FROM users ORDER BY name",
+    [LIST] = "SELECT name, created_ms, changed_ms, iterations," ADDRESSES ", nt_hash IS NOT NULL FROM users ORDER BY name",
+    [LIST_WITHOUT_NT] = "SELECT name, created_ms, changed_ms, iterations," ADDRESSES ", 0 FROM users ORDER BY name",
 };
 
 struct users {
@@ -42,6 +47,7 @@ struct users {
     sqlite3_stmt *stmt[STATEMENTS]; /* prepared when first needed */
     char *path;   /* as it was given: for people */
     char *real;   /* its folder without symbolic links: SQLite refuses them all, and we only one in the file's place */
+    int64_t version; /* of the schema */
     dev_t device;
     ino_t inode;
     unsigned char secret[USERS_SECRET_BYTES];
@@ -179,28 +185,46 @@ static int make_schema(struct users *users, struct err *err)
     return rc == SQLITE_OK ? 0 : fail(users, rc, "make it", err);
 }
 
+/* Brings a store of version 1 to ours; another writer may have been faster. */
+static int migrate(struct users *users, struct err *err)
+{
+    int rc = run(users, "BEGIN IMMEDIATE");
+    if (rc == SQLITE_OK)
+        rc = get_number(users, "PRAGMA user_version", &users->version);
+    if (rc == SQLITE_OK && users->version == VERSION_WITHOUT_NT)
+        rc = run(users, migration);
+    if (rc == SQLITE_OK)
+        rc = run(users, "COMMIT");
+    if (rc != SQLITE_OK)
+        return fail(users, rc, "bring it to the current version", err);
+    users->version = SCHEMA_VERSION;
+    return 0;
+}
+
 static int check_schema(struct users *users, enum users_mode mode, struct err *err)
 {
-    int64_t version = 0, application = 0, tables = 0;
-    int rc = get_number(users, "PRAGMA user_version", &version);
+    int64_t application = 0, tables = 0;
+    int rc = get_number(users, "PRAGMA user_version", &users->version);
     if (rc == SQLITE_OK)
         rc = get_number(users, "PRAGMA application_id", &application);
     if (rc == SQLITE_OK)
         rc = get_number(users, "SELECT count(*) FROM sqlite_schema", &tables);
     if (rc != SQLITE_OK)
         return fail(users, rc, "read it", err);
-    if (mode == USERS_CREATE && version == 0 && application == 0 && tables == 0) {
+    if (mode == USERS_CREATE && users->version == 0 && application == 0 && tables == 0) {
         rc = make_schema(users, err);
         if (rc < 0)
             return rc;
-        version = SCHEMA_VERSION;
+        users->version = SCHEMA_VERSION;
     } else if (application != APPLICATION_ID) {
         return err_set(err, ERR_CORRUPT, "%s is not a user store; move it away, and `postern user add NAME` makes one",
                        users->path);
     }
-    if (version != SCHEMA_VERSION)
-        return err_set(err, ERR_STORE, "%s has version %lld of the user store; this program knows version %d",
-                       users->path, (long long)version, SCHEMA_VERSION);
+    if (users->version == VERSION_WITHOUT_NT && mode != USERS_READ && (rc = migrate(users, err)) < 0)
+        return rc;
+    if (users->version != SCHEMA_VERSION && users->version != VERSION_WITHOUT_NT)
+        return err_set(err, ERR_STORE, "%s has version %lld of the user store; this program knows versions %d to %d",
+                       users->path, (long long)users->version, VERSION_WITHOUT_NT, SCHEMA_VERSION);
     rc = read_secret(users);
     return rc == SQLITE_OK ? 0 : fail(users, rc, "read it", err);
 }
@@ -353,6 +377,38 @@ int users_find(struct users *users, struct str name, struct users_verifier *ret_
     return result;
 }
 
+/* A writer may have brought the store to the next version since it was opened. */
+static bool knows_nt(struct users *users)
+{
+    int64_t version;
+    if (users->version == VERSION_WITHOUT_NT && get_number(users, "PRAGMA user_version", &version) == SQLITE_OK)
+        users->version = version;
+    return users->version != VERSION_WITHOUT_NT;
+}
+
+static int get_nt(sqlite3_stmt *stmt, unsigned char ret_hash[USERS_NT_HASH_BYTES], bool *ret_has)
+{
+    *ret_has = sqlite3_column_type(stmt, 0) != SQLITE_NULL;
+    return !*ret_has || get_blob(stmt, 0, ret_hash, USERS_NT_HASH_BYTES, USERS_NT_HASH_BYTES) ? SQLITE_OK : SQLITE_CORRUPT;
+}
+
+int users_find_nt(struct users *users, struct str name, unsigned char ret_hash[USERS_NT_HASH_BYTES], struct err *err)
+{
+    sqlite3_stmt *stmt;
+    bool has = false;
+    enum statement which = knows_nt(users) ? FIND_NT : FIND; /* in an old store only whether the user is there */
+    int rc = begin(users, which, name, &stmt);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_step(stmt);
+    bool absent = rc == SQLITE_DONE;
+    if (rc == SQLITE_ROW)
+        rc = which == FIND_NT ? get_nt(stmt, ret_hash, &has) : SQLITE_OK;
+    int result = absent ? err_set(err, ERR_ABSENT, "there is no user %.*s in %s", STR_ARG(name), users->path)
+                        : rc == SQLITE_OK ? has : fail(users, rc, "look up a user", err);
+    reset(users, which);
+    return result;
+}
+
 static int is_there(struct users *users, struct str text, struct err *err)
 {
     sqlite3_stmt *stmt;
@@ -383,7 +439,8 @@ int users_exists(struct users *users, struct str text, struct err *err)
 
 static int bind_verifier(sqlite3_stmt *stmt, const struct users_verifier *v, int64_t now_wall_ms)
 {
-    if (v->salt_bytes == 0 || v->salt_bytes > USERS_SALT_MAX)
+    if (v->salt_bytes == 0 || v->salt_bytes > USERS_SALT_MAX ||
+        (v->nt_hash_bytes != 0 && v->nt_hash_bytes != USERS_NT_HASH_BYTES))
         return SQLITE_MISUSE;
     int rc = sqlite3_bind_blob(stmt, 2, v->salt, (int)v->salt_bytes, SQLITE_STATIC);
     if (rc == SQLITE_OK)
@@ -392,6 +449,8 @@ static int bind_verifier(sqlite3_stmt *stmt, const struct users_verifier *v, int
         rc = sqlite3_bind_blob(stmt, 4, v->stored_key, USERS_KEY_BYTES, SQLITE_STATIC);
     if (rc == SQLITE_OK)
         rc = sqlite3_bind_blob(stmt, 5, v->server_key, USERS_KEY_BYTES, SQLITE_STATIC);
+    if (rc == SQLITE_OK && v->nt_hash_bytes)
+        rc = sqlite3_bind_blob(stmt, 7, v->nt_hash, USERS_NT_HASH_BYTES, SQLITE_STATIC);
     return rc == SQLITE_OK ? sqlite3_bind_int64(stmt, 6, now_wall_ms) : rc;
 }
 
@@ -491,19 +550,20 @@ static struct str get_text(sqlite3_stmt *stmt, int column)
 int users_list(struct users *users, int (*each)(void *arg, const struct users_entry *entry), void *arg, struct err *err)
 {
     sqlite3_stmt *stmt;
-    int rc = begin(users, LIST, STR_NONE, &stmt), result = 0;
+    enum statement which = knows_nt(users) ? LIST : LIST_WITHOUT_NT;
+    int rc = begin(users, which, STR_NONE, &stmt), result = 0;
     while (rc == SQLITE_OK && result >= 0 && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
         assert(sqlite3_column_count(stmt) == LIST_COLUMNS);
         struct users_entry entry = {
             .name = get_text(stmt, 0), .created_ms = sqlite3_column_int64(stmt, 1),
             .changed_ms = sqlite3_column_int64(stmt, 2), .iterations = (uint32_t)sqlite3_column_int64(stmt, 3),
-            .addresses = get_text(stmt, 4),
+            .addresses = get_text(stmt, 4), .has_nt_hash = sqlite3_column_int(stmt, 5) != 0,
         };
         result = each(arg, &entry);
         rc = SQLITE_OK;
     }
     if (result >= 0)
         result = rc == SQLITE_DONE ? 0 : fail(users, rc, "list the users", err);
-    reset(users, LIST);
+    reset(users, which);
     return result;
 }

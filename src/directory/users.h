@@ -4,9 +4,9 @@
  * section 3, RFC 7677), which check a PLAIN password as well; and, for users that were given one on request, the NT hash
  * that NTLM needs. Names and addresses are stored as they are compared: the caller prepares them (SASLprep, ASCII
  * letters in lower case). The schema has a version: a store of version 1, which knew no NT hashes, is read as it is and
- * brought to version 2 when it is opened for writing; any other is refused, not guessed at. The file uses a rollback journal, so that a reader needs nothing but the right to
- * read it: `postern user` may write while the daemon runs, and a reader then waits for at most busy_timeout_ms.
- * The daemon never creates or changes the file.
+ * brought to version 2 when it is opened for writing; any other is refused, not guessed at. The file uses a rollback
+ * journal, so that a reader needs nothing but the right to read it: `postern user` may write while the daemon runs, and a
+ * reader then waits for at most busy_timeout_ms. The daemon never creates or changes the file.
  *
  * One handle belongs to one thread at a time. Everything read is checked: a damaged or foreign file is an error.
  * Codes: ERR_ABSENT no such file or user, ERR_BUSY somebody writes, ERR_CORRUPT not what was written,
@@ -18,7 +18,14 @@
 #include "base/err.h"
 #include "base/str.h"
 
-enum { USERS_NAME_MAX = 255, USERS_SALT_MAX = 64, USERS_KEY_BYTES = 32, USERS_SECRET_BYTES = 32, USERS_NT_HASH_BYTES = 16, USERS_ADDRESSES_MAX = 100 };
+enum {
+    USERS_NAME_MAX = 255,
+    USERS_SALT_MAX = 64,
+    USERS_KEY_BYTES = 32,
+    USERS_SECRET_BYTES = 32,
+    USERS_NT_HASH_BYTES = 16,
+    USERS_ADDRESSES_MAX = 100,
+};
 
 enum users_mode {
     USERS_READ,   /* the daemon */

@@ -16,7 +16,7 @@ enum catalog_section {
     CATALOG_DELIVERING, /* PE-13xx */
     CATALOG_KEYS,       /* PE-14xx */
     CATALOG_DAEMON,     /* PE-15xx */
-    CATALOG_LOGIN,      /* PE-20xx: causes of auth.accept and auth.reject, by the mechanism's own protocol and by passwords */
+    CATALOG_LOGIN,      /* PE-20xx: causes of auth.accept and auth.reject: passwords, SCRAM, all mechanisms */
     CATALOG_KERBEROS,   /* PE-21xx: causes of auth.reject by Kerberos */
     CATALOG_NTLM,       /* PE-22xx: the same by NTLM */
     CATALOG_IDENTITY,   /* PE-23xx: proven, but not somebody here */
@@ -33,7 +33,7 @@ struct catalog_entry {
     enum catalog_section section;
     enum catalog_level level;
     const char *name;                             /* "auth.lockout", "auth.reject/kvno-old" */
-    const char *reply;                            /* what the client is told: "454 4.7.0"; NULL: nothing, or it depends */
+    const char *reply;                            /* that the client gets: "454 4.7.0"; NULL: none, or it depends */
     const char *happened;                         /* a sentence */
     const char *why;                              /* of a cause: the log's sentence, with placeholders */
     const char *causes[CATALOG_CAUSES_MAX + 1];   /* the likeliest first; ends with NULL */

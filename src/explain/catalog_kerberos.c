@@ -3,9 +3,8 @@
 #include "explain/catalog_rows.h"
 
 #define FROM_SAMBA "samba-tool domain exportkeytab {keytab} --principal={service} (on a Samba DC)"
-#define FROM_WINDOWS                                                                                                   \
-    "ktpass -princ {service}@{realm} -mapuser {account} -crypto AES256-SHA1 -ptype KRB5_NT_PRINCIPAL -pass * "        \
-    "-out {keytab-file} (on a Windows DC; sets a new password)"
+#define FROM_WINDOWS "ktpass -princ {service}@{realm} -mapuser {account} -crypto AES256-SHA1 -ptype " \
+    "KRB5_NT_PRINCIPAL -pass * -out {keytab-file} (on a Windows DC; sets a new password)"
 #define FROM_MEMBER "msktutil --update --keytab {keytab} --service SMTPSVC (as root, where msktutil made the account)"
 #define LIST_KEYTAB "klist -ket {keytab}"
 #define ASK_KDC "kvno {service}"
@@ -39,9 +38,10 @@ static const struct catalog_entry rows[] = {
     { .number = 2104, .section = CATALOG_KERBEROS, .level = CATALOG_ERROR, .name = REJECT "kvno-old",
       .reply = "454 4.7.0",
       .happened = "the client's ticket has a newer key version number than the keytab: the keytab is out of date",
-      .why = "{who} has {ticket}; {the-keytab} has {kvnos}: the account's password was changed after the keytab was made",
-      .causes = { "the service account's password was reset or renewed by itself (`ktpass`, `adcli`, winbind or sssd on "
-                  "the same account)", "an old keytab was restored" },
+      .why = "{who} has {ticket}; {the-keytab} has {kvnos}: the account's password was changed after the keytab was "
+             "made",
+      .causes = { "the service account's password was reset or renewed by itself (`ktpass`, `adcli`, winbind or "
+                  "sssd on the same account)", "an old keytab was restored" },
       .advice = "make a new keytab of the account's present key, beside the old entries until the old tickets have "
                 "expired (10 hours as a rule); it is noticed without a restart",
       .run = { LIST_KEYTAB, ASK_KDC, FROM_SAMBA, FROM_MEMBER, FROM_WINDOWS },
@@ -60,13 +60,12 @@ static const struct catalog_entry rows[] = {
       .former = { "SEC_E_WRONG_PRINCIPAL 0x80090322", "KRB_AP_ERR_BADKEYVER 44" } },
     { .number = 2106, .section = CATALOG_KERBEROS, .level = CATALOG_ERROR, .name = REJECT "wrong-key",
       .reply = "454 4.7.0",
-      .happened = "the keytab has an entry with the ticket's number and encryption type, but its key does not decrypt "
-                  "the ticket",
-      .why = "{who} has {ticket}; {the-keytab} has an entry like that, but its key does not decrypt the ticket: it was "
-             "made from another password or with another salt, or the name belongs to another account",
+      .happened = "the keytab has an entry with the ticket's number and encryption type, but its key does not "
+                  "decrypt the ticket",
+      .why = "{who} has {ticket}; {the-keytab} has an entry like that, but its key does not decrypt the ticket: it "
+             "was made from another password or with another salt, or the name belongs to another account",
       .causes = { "the keytab was made with `ktutil` from another password or with another salt",
-                  "the same name stands on two accounts",
-                  "the account was deleted and made again" },
+                  "the same name stands on two accounts", "the account was deleted and made again" },
       .advice = "export the key instead of computing it",
       .run = { LIST_KEYTAB, WHO_HAS_SPN, FROM_SAMBA, FROM_WINDOWS },
       .former = { "SEC_E_WRONG_PRINCIPAL 0x80090322", "KRB_AP_ERR_BAD_INTEGRITY 31", "KRB_AP_ERR_MODIFIED 41",
@@ -79,15 +78,14 @@ static const struct catalog_entry rows[] = {
                   "msDS-SupportedEncryptionTypes of the account is unset or names RC4: then tickets come with RC4",
                   "krb5.conf here permits no RC4" },
       .advice = "set the account's encryption types to AES (24), then make the keytab again with the same types",
-      .run = { LIST_KEYTAB, ASK_KDC, "klist -e",
-               "net ads enctypes set {account} 24 (on a member or a Samba DC)",
+      .run = { LIST_KEYTAB, ASK_KDC, "klist -e", "net ads enctypes set {account} 24 (on a member or a Samba DC)",
                "Set-ADComputer {account} -KerberosEncryptionType AES128,AES256 (PowerShell on Windows)", FROM_SAMBA },
       .former = { "SEC_E_KDC_UNKNOWN_ETYPE 0x80090342", "KDC 27" } },
     { .number = 2108, .section = CATALOG_KERBEROS, .level = CATALOG_ERROR, .name = REJECT "not-our-service",
       .reply = "454 4.7.0",
       .happened = "the client's ticket is for a service that has no key in the keytab",
-      .why = "{who} has {ticket}; {the-keytab} has keys of {principals} and none for it: that name belongs to another "
-             "account",
+      .why = "{who} has {ticket}; {the-keytab} has keys of {principals} and none for it: that name belongs to "
+             "another account",
       .causes = { "the service name is registered on another account than the keytab's",
                   "the keytab is of another account", "krb5.conf here excludes the ticket's encryption type" },
       .advice = "move the service name to the account whose keytab this is, or use that account's keytab",
@@ -139,8 +137,8 @@ static const struct catalog_entry rows[] = {
     { .number = 2114, .section = CATALOG_KERBEROS, .level = CATALOG_WARNING, .name = REJECT "bad-bindings",
       .reply = "535 5.7.8",
       .happened = "the client bound its login to another TLS channel than the one it came through",
-      .why = "{who} bound its login to another TLS channel than ours: something between it and {the-server} ends TLS, or "
-             "it sees another certificate",
+      .why = "{who} bound its login to another TLS channel than ours: something between it and {the-server} ends "
+             "TLS, or it sees another certificate",
       .causes = { "a proxy, load balancer or virus scanner that ends TLS in between",
                   "the certificate was replaced while the client held on to the old one",
                   "an attacker relays the login" },
@@ -163,8 +161,8 @@ static const struct catalog_entry rows[] = {
       .causes = { "a firewall or inspection that changes SMTP", "a client with a limit on the length of a line",
                   "a broken client" },
       .advice = "look whether lines arrive whole: members of many groups have tokens of more than 12 kB",
-      .run = { "curl -v smtp://{server}:587 --login-options AUTH=GSSAPI --user : (with a ticket, from where the client "
-               "is)" },
+      .run = { "curl -v smtp://{server}:587 --login-options AUTH=GSSAPI --user : (with a ticket, from where the "
+               "client is)" },
       .former = { "SEC_E_INVALID_TOKEN 0x80090308", "SEC_E_MESSAGE_ALTERED 0x8009030F" } },
     { .number = 2117, .section = CATALOG_KERBEROS, .level = CATALOG_ERROR, .name = REJECT "no-kerberos",
       .reply = "454 4.7.0",

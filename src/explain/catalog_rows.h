@@ -1,4 +1,4 @@
-/* The parts of the catalogue, each in a file of its own, and in ascending order of their numbers. Only for catalog.c. */
+/* The parts of the catalogue, each in ascending order of its numbers. Only for catalog.c. */
 #pragma once
 #include "explain/catalog.h"
 

@@ -71,7 +71,8 @@ static void add_row(struct buf *into, const struct catalog_entry *entry, bool is
 {
     char id[CATALOG_ID_BYTES];
     catalog_id(entry, id);
-    buf_addf(into, "| %s | `%s` | %s | ", id, is_causes ? catalog_word(entry) : entry->name, catalog_level_name(entry->level));
+    buf_addf(into, "| %s | `%s` | %s | ", id, is_causes ? catalog_word(entry) : entry->name,
+             catalog_level_name(entry->level));
     if (is_causes)
         buf_addf(into, "%s | ", entry->reply ? entry->reply : "–");
     add_cell(into, entry->happened);
@@ -88,8 +89,9 @@ void catalog_markdown(enum catalog_section section, struct buf *into)
 {
     bool is_causes = section >= CATALOG_LOGIN;
     const struct catalog_entry *entry;
-    buf_addf(into, "| id | %s | level | %swhat happened | likely causes | what to do, what to run | elsewhere |\n|---|---|---|%s---|---|---|---|\n",
-             is_causes ? "cause" : "event", is_causes ? "reply | " : "", is_causes ? "---|" : "");
+    buf_addf(into, "| id | %s | level | %swhat happened | likely causes | what to do, what to run | elsewhere |\n",
+             is_causes ? "cause" : "event", is_causes ? "reply | " : "");
+    buf_addf(into, "|---|---|---|%s---|---|---|---|\n", is_causes ? "---|" : "");
     for (size_t i = 0; (entry = catalog_at(i)) != NULL; i++)
         if (entry->section == section)
             add_row(into, entry, is_causes);

@@ -1,11 +1,11 @@
 /* login: why a login failed, in one sentence for the log: `why=`, and what to do about it: `run=`.
  *
- * Two composers: login_explain() for logins of clients here (auth.reject, auth.accept), login_explain_outbound() for ours at a
- * next hop (delivery.login.failed). The caller fills in what it knows and leaves the rest zero; every part has words
- * for when it is unknown. What peers said is taken in cut to LOGIN_PART_BYTES octets, control characters and octets
- * that are no UTF-8 as '?'; a name with blanks or quotes stands in single quotes. In `run` a peer's word stands only where a shell takes it as a plain word; otherwise its
- * placeholder in capitals stays, because commands are copied. No secret belongs into the facts. Pure: no I/O, no
- * clock, no allocation; any octets are fit to be facts. */
+ * Two composers: login_explain() for logins of clients here (auth.reject, auth.accept), login_explain_outbound() for
+ * ours at a next hop (delivery.login.failed). The caller fills in what it knows and leaves the rest zero; every part
+ * has words for when it is unknown. What peers said is taken in cut to LOGIN_PART_BYTES octets, control characters and
+ * octets that are no UTF-8 as '?'; a name with blanks or quotes stands in single quotes. In `run` a peer's word stands
+ * only where a shell takes it as a plain word; otherwise its placeholder in capitals stays, because commands are
+ * copied. No secret belongs into the facts. Pure: no I/O, no clock, no allocation; any octets are fit to be facts. */
 #pragma once
 #include "explain/catalog.h"
 

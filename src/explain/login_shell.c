@@ -78,10 +78,12 @@ static const struct {
     struct str (*text)(const struct words_view *);
     bool quoted; /* may hold '$' and '\', and stands in quotes then; never within a command's own quotes */
 } shell_words[] = {
-    { "keytab", text_keytab, false },   { "keytab-file", text_keytab_file, false }, { "service", text_service, false },
-    { "realm", text_realm, false },     { "server", text_server, false },           { "name", text_name, true },
-    { "user", text_user, true },        { "domain", text_domain, false },           { "principal", text_principal, true },
-    { "account", text_account, true },  { "host", text_host, false },               { "spn", text_spn, false },
+    { "keytab", text_keytab, false },   { "keytab-file", text_keytab_file, false },
+    { "service", text_service, false }, { "realm", text_realm, false },
+    { "server", text_server, false },   { "name", text_name, true },
+    { "user", text_user, true },        { "domain", text_domain, false },
+    { "account", text_account, true },  { "principal", text_principal, true },
+    { "host", text_host, false },       { "spn", text_spn, false },
 };
 
 enum shell_need { SHELL_PLAIN, SHELL_QUOTES, SHELL_UNFIT };

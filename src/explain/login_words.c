@@ -288,7 +288,8 @@ static void put_the_realm(struct words_out *out, const struct words_view *v)
 static void add_duration(struct words_out *out, uint64_t ms)
 {
     static const struct { uint64_t ms; const char *name; } units[] = {
-        { 24ULL * 60 * MINUTE_MS, " days" }, { 60ULL * MINUTE_MS, " hours" }, { MINUTE_MS, " minutes" }, { 1000, " seconds" },
+        { 24ULL * 60 * MINUTE_MS, " days" }, { 60ULL * MINUTE_MS, " hours" },
+        { MINUTE_MS, " minutes" },           { 1000, " seconds" },
     };
     size_t i = 0;
     while (i < 3 && ms < 2 * units[i].ms)
@@ -369,8 +370,10 @@ static void put_exchange(struct words_out *out, const struct words_view *v)
     words_add(out, STR(": it answered "));
     words_add_peer(out, f->command.n ? f->command : STR("our login"), LOGIN_PART_BYTES);
     words_add(out, STR(" with "));
-    if (f->reply_code && !(f->reply.n && ascii_digit(f->reply.p[0]))) {
-        add_number(out, f->reply_code);
+    char code[16];
+    snprintf(code, sizeof code, "%u", f->reply_code);
+    if (f->reply_code && !str_starts(f->reply, str_of(code))) {
+        words_add(out, str_of(code));
         words_add(out, str_of(f->reply.n ? " " : ""));
     }
     words_add_peer(out, f->reply, REPLY_BYTES);

@@ -290,6 +290,11 @@ static void on_turn(void *arg)
         destroy(ch);
 }
 
+void channel_set_arg(struct channel *ch, void *arg)
+{
+    ch->arg = arg;
+}
+
 int channel_open(struct loop *loop, int fd, const struct channel_handlers *handlers, void *arg,
                  struct channel **ret_channel, struct err *err)
 {

@@ -37,6 +37,8 @@ struct channel_handlers {
 int channel_open(struct loop *loop, int fd, const struct channel_handlers *handlers, void *arg,
                  struct channel **ret_channel, struct err *err);
 void channel_free(struct channel **channel);
+/* Whom the handlers get from now on. */
+void channel_set_arg(struct channel *channel, void *arg);
 /* Queues a message. Descriptors are taken (closed when sent, or at once on failure).
  * Fails only when the body is too long, memory is out or the channel is closed. */
 int channel_send(struct channel *channel, unsigned type, uint32_t id, struct str body);

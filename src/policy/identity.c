@@ -1,10 +1,13 @@
 #include "policy/identity.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
+#include "base/buf.h"
 #include "policy/identity_internal.h"
 
-enum { ARENA_MAX = 1 << 20, GROUPS = 10, STEPS_MAX = 1024 };
+enum { ARENA_MAX = 4 << 20, GROUPS = 10, STEPS_MAX = 512, SAY_BYTES = 1200 };
 
 struct step_list {
     struct identity_step *item;
@@ -90,6 +93,20 @@ int identity_rules_table(struct identity_rules *rules, struct str name, struct s
     return err_set(err, ERR_ABSENT, "no identity block with a table is called \"%.*s\"", STR_ARG(name));
 }
 
+/* A text for a step; an empty one when no more steps are told, so that thousands of rules cost no memory. */
+static const char *say(struct identity *id, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static const char *say(struct identity *id, const char *fmt, ...)
+{
+    char text[SAY_BYTES];
+    va_list args;
+    if (id->steps.n >= STEPS_MAX)
+        return "";
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    return arena_strdup(&id->arena, str_of(text));
+}
+
 /* Strings are the arena's or literals; NULL is noted as want of memory. */
 static void add_step(struct identity *id, struct conf_place place, const char *rule, const char *tried,
                      const char *outcome, bool decided)
@@ -99,8 +116,8 @@ static void add_step(struct identity *id, struct conf_place place, const char *r
         id->no_memory = true;
         return;
     }
-    if (steps->n == STEPS_MAX)
-        return; /* what comes after a thousand rules is still done, and not told */
+    if (steps->n >= STEPS_MAX && !decided)
+        return; /* what comes after so many rules is done, and not told */
     if (steps->n == steps->cap) {
         size_t cap = steps->cap ? steps->cap * 2 : 16;
         struct identity_step *grown = reallocarray(steps->item, cap, sizeof *grown);
@@ -116,7 +133,7 @@ static void add_step(struct identity *id, struct conf_place place, const char *r
 
 static const char *rule_name(struct identity *id, const struct conf_identity *rule)
 {
-    return arena_printf(&id->arena, "identity \"%s\"", rule->name);
+    return say(id, "identity \"%s\"", rule->name);
 }
 
 static void finish(struct identity *id, enum identity_verdict verdict, const char *cause)
@@ -152,12 +169,12 @@ int identity_new(struct identity_rules *rules, const struct identity_login *logi
     } else if (form == IDENTITY_FORM_OK) {
         const char *how = id->principal.how;
         id->result.principal = id->principal.text;
-        const char *tried = login->domain.n ? arena_printf(&id->arena, "%.*s\\%.*s of %s", STR_ARG(login->domain),
+        const char *tried = login->domain.n ? say(id, "%.*s\\%.*s of %s", STR_ARG(login->domain),
                                                            STR_ARG(login->name), vouches[login->class])
-                                            : arena_printf(&id->arena, "%.*s of %s", STR_ARG(login->name),
+                                            : say(id, "%.*s of %s", STR_ARG(login->name),
                                                            vouches[login->class]);
         add_step(id, (struct conf_place){ 0 }, "name", tried,
-                 arena_printf(&id->arena, "principal %s%s%s", id->principal.text, how ? ": " : "", how ? how : ""), false);
+                 say(id, "principal %s%s%s", id->principal.text, how ? ": " : "", how ? how : ""), false);
     }
     if (form == IDENTITY_FORM_NO_MEMORY || id->no_memory) {
         identity_free(&id);
@@ -227,8 +244,8 @@ static void find_rights(struct identity *id)
         if (!str_eq(str_of(id->peers->rights.item[i]), STR("submit")))
             buf_addf(&words, " %s", id->peers->rights.item[i]);
     add_step(id, conf_place_of(conf, id->peers->name, "principals", id->peers->place),
-             arena_printf(&id->arena, "peers \"%s\"", id->peers->name),
-             arena_printf(&id->arena, "%s is a trusted peer", id->principal.text),
+             say(id, "peers \"%s\"", id->peers->name),
+             say(id, "%s is a trusted peer", id->principal.text),
              words.failed ? NULL : arena_strdup(&id->arena, buf_str(&words)), true);
     buf_done(&words);
 }
@@ -276,9 +293,9 @@ static enum outcome give_mailbox(struct identity *id, const struct conf_identity
     if (id->no_memory)
         return DECIDED;
     const char *outcome =
-        more ? arena_printf(&id->arena, "mailbox %s, and %zu address%s to send as", id->result.mailbox, more,
+        more ? say(id, "mailbox %s, and %zu address%s to send as", id->result.mailbox, more,
                             more == 1 ? "" : "es")
-             : arena_printf(&id->arena, "mailbox %s", id->result.mailbox);
+             : say(id, "mailbox %s", id->result.mailbox);
     add_step(id, place_of(id, rule, option), rule_name(id, rule), tried, outcome, true);
     finish(id, IDENTITY_MAILBOX, NULL);
     return DECIDED;
@@ -306,12 +323,13 @@ static enum outcome run_domain(struct identity *id, const struct conf_identity *
     for (size_t i = 0; i < p->name.n; i++)
         lower[i] = ascii_lower(p->name.p[i]);
     lower[p->name.n] = 0;
-    const char *tried = p->realm.n ? arena_printf(&id->arena, "%s is of realm %s", p->text, rule->realm)
-                                   : arena_printf(&id->arena, "%s is a user of the user store", p->text);
+    const char *tried = p->realm.n ? say(id, "%s is of realm %s", p->text, rule->realm)
+                                   : say(id, "%s is a user of the user store", p->text);
     const char *mailbox = arena_printf(&id->arena, "%s@%s", lower, rule->domain);
     if (!p->person)
         return pass(id, rule, "domain", tried, "the name is a machine's or a service's: it has no mailbox");
-    if (mailbox && !identity_is_address(str_of(mailbox), false))
+    id->no_memory = id->no_memory || !mailbox;
+    if (!mailbox || !identity_is_address(str_of(mailbox), false))
         return pass(id, rule, "domain", tried, "the name cannot stand before the @ of an address");
     add_address(id, str_of(mailbox));
     return give_mailbox(id, rule, "domain", tried);
@@ -342,7 +360,7 @@ static enum outcome run_match(struct identity *id, const struct conf_identity *r
 {
     const char *text = id->principal.text;
     regmatch_t group[GROUPS];
-    const char *tried = arena_printf(&id->arena, "%s against %s", text, rule->match);
+    const char *tried = say(id, "%s against %s", text, rule->match);
     bool hit = regexec(&compiled->expression, text, GROUPS, group, 0) == 0 && group[0].rm_so == 0
                && (size_t)group[0].rm_eo == strlen(text);
     if (!hit)
@@ -359,16 +377,16 @@ static enum outcome run_match(struct identity *id, const struct conf_identity *r
 static enum outcome run_table(struct identity *id, const struct conf_identity *rule, const struct identity_rule *compiled)
 {
     if (!compiled->table)
-        return later(id, rule, "table", arena_printf(&id->arena, "%s in %s", id->principal.text, rule->table),
+        return later(id, rule, "table", say(id, "%s in %s", id->principal.text, rule->table),
                      "the table could not be read", "table-missing");
     const struct identity_row *row = identity_table_find(compiled->table, &id->principal);
     if (!row)
-        return pass(id, rule, "table", arena_printf(&id->arena, "%s in %s", id->principal.text, rule->table),
+        return pass(id, rule, "table", say(id, "%s in %s", id->principal.text, rule->table),
                     "it is not there");
     for (size_t i = 0; i < row->n_addresses; i++)
         add_address(id, str_of(row->address[i]));
     return give_mailbox(id, rule, "table",
-                        arena_printf(&id->arena, "%s in %s:%zu", id->principal.text, rule->table, row->line));
+                        say(id, "%s in %s:%zu", id->principal.text, rule->table, row->line));
 }
 
 static enum outcome ask(struct identity *id, const struct conf_identity *rule)
@@ -380,7 +398,7 @@ static enum outcome ask(struct identity *id, const struct conf_identity *rule)
             directory = &conf->directory[i];
     if (!directory)
         return later(id, rule, "attribute", id->principal.text, "there is no directory for its realm",
-                     "directory-unreachable");
+                     "directory-down");
     bool service = str_find(id->principal.name, '/') < id->principal.name.n;
     id->query = (struct identity_query){
         .directory = directory, .account = service ? STR_NONE : id->principal.name,
@@ -395,10 +413,10 @@ static enum outcome ask(struct identity *id, const struct conf_identity *rule)
 
 static enum outcome run_answer(struct identity *id, const struct conf_identity *rule)
 {
-    const char *tried = arena_printf(&id->arena, "%s in the directory of %s", id->principal.text, rule->realm);
+    const char *tried = say(id, "%s in the directory of %s", id->principal.text, rule->realm);
     id->asking = false;
     if (id->found == IDENTITY_UNREACHABLE)
-        return later(id, rule, "attribute", tried, id->why, "directory-unreachable");
+        return later(id, rule, "attribute", tried, id->why, "directory-down");
     if (id->found == IDENTITY_ABSENT)
         return pass(id, rule, "attribute", tried, "there is no such account");
     if (id->result.n_addresses == 0)
@@ -431,7 +449,7 @@ static enum outcome run_rule(struct identity *id, size_t index)
     const struct identity_principal *p = &id->principal;
     if (!is_for(p, rule))
         return pass(id, rule, rule->realm ? "realm" : "domain", p->text,
-                    rule->realm ? arena_printf(&id->arena, "not of realm %s", rule->realm)
+                    rule->realm ? say(id, "not of realm %s", rule->realm)
                                 : "not a bare name of the user store");
     if (compiled->has_expression)
         return run_match(id, rule, compiled);
@@ -512,7 +530,7 @@ void identity_answer(struct identity *id, enum identity_found found, const struc
                     room = take_value(id, &values[i], pass_number == 0);
     if (!room)
         add_step(id, id->query.directory->place, "directory", id->query.principal.p,
-                 arena_printf(&id->arena, "there are more than %d addresses: the others are left out",
+                 say(id, "there are more than %d addresses: the others are left out",
                               IDENTITY_ADDRESSES_MAX), false);
 }
 

@@ -96,7 +96,7 @@ struct identity_result {
     size_t n_addresses;
     uint32_t rights;
     const struct conf_peers *peers; /* the block that gave the rights; NULL: rights of a user */
-    const char *cause;             /* stable word for the log: identity-rejected, directory-unreachable,
+    const char *cause;             /* stable word for the log: identity-rejected, directory-down,
                                       table-missing, name-malformed; NULL with a mailbox or none */
     const struct identity_step *step;
     size_t n_steps;

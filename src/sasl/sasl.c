@@ -7,8 +7,10 @@
 #include "sasl/client.h"
 #include "sasl/server.h"
 
-/* Strongest first. GSSAPI, GSS-SPNEGO, NTLM and EXTERNAL are rows like these. */
+/* Strongest first. EXTERNAL would be a row like these. */
 static const struct sasl_mechanism mechanisms[] = {
+    { "GSSAPI", SASL_BLOCKING | SASL_GSS, 60, &sasl_server_gssapi, &sasl_client_gssapi },
+    { "GSS-SPNEGO", SASL_BLOCKING | SASL_GSS, 50, &sasl_server_gss_spnego, &sasl_client_gss_spnego },
     { "SCRAM-SHA-256-PLUS", SASL_BINDING, 40, &sasl_server_scram, &sasl_client_scram },
     { "SCRAM-SHA-256", 0, 30, &sasl_server_scram, &sasl_client_scram },
     { "NTLM", SASL_NTLM, 25, &sasl_server_ntlmssp, &sasl_client_ntlmssp },

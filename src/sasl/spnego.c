@@ -7,7 +7,7 @@ enum { TAG_SEQUENCE = 0x30, TAG_OCTETS = 0x04, TAG_OID = 0x06, TAG_ENUM = 0x0a, 
 
 static const struct str ntlm_alone = { "\x30\x0c\x06\x0a\x2b\x06\x01\x04\x01\x82\x37\x02\x02\x0a", 14 };
 
-/* The next element off *rest: its tag, what is in it, and the whole of it. */
+/* The next element off *rest: its tag, what is in it, and the whole of it. ret_inside may be `rest`: then we go in. */
 static bool der_next(struct str *rest, unsigned *ret_tag, struct str *ret_inside, struct str *ret_whole)
 {
     if (rest->n < 2)
@@ -25,10 +25,11 @@ static bool der_next(struct str *rest, unsigned *ret_tag, struct str *ret_inside
     }
     if (n > rest->n - header)
         return false;
-    *ret_tag = (unsigned char)rest->p[0];
-    *ret_inside = str_slice(rest->p + header, n);
-    *ret_whole = str_slice(rest->p, header + n);
-    *rest = str_skip(*rest, header + n);
+    struct str whole = str_slice(rest->p, header + n);
+    *rest = str_skip(*rest, whole.n);
+    *ret_tag = (unsigned char)whole.p[0];
+    *ret_inside = str_skip(whole, header);
+    *ret_whole = whole;
     return true;
 }
 

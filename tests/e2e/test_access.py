@@ -123,14 +123,13 @@ def test_percent_and_bang_stay_local_parts(main):
 def test_user_may_relay(main, out_sink):
     with connect(main, fresh_source(), tls=True, auth=True) as wire:
         assert wire.message("alice@corp.test", "user-relay@out.test").code == 250
-    assert out_sink.get().recipients == ["user-relay@out.test"]
+    assert out_sink.get_for("user-relay@out.test").recipients == ["user-relay@out.test"]
 
 
 def test_listed_host_may_relay(main, out_sink):
     with connect(main, HOSTS.scanner) as wire:
         assert wire.message("scanner@corp.test", "scans@out.test", b"Subject: scan\r\n\r\nx\r\n").code == 250
-    mail = out_sink.get()
-    assert mail.recipients == ["scans@out.test"]
+    assert out_sink.get_for("scans@out.test").recipients == ["scans@out.test"]
 
 
 def test_no_route_even_for_those_who_may(main):

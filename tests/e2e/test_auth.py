@@ -1,6 +1,7 @@
 """AUTH: RFC 4954's states and codes, hostile responses, long lines, rights, lock-out."""
 import hashlib
 import hmac
+import json
 import os
 import socket
 import time
@@ -324,13 +325,12 @@ def test_lock_out(pki):
             w.ehlo()
             return w
 
-        took = []
         for _ in range(4):
             with session(bad) as w:
                 begun = time.monotonic()
                 assert w.auth_plain("alice", "wrong").code == 535
-                took.append(time.monotonic() - begun)
-        assert took[-1] > took[0] + 0.4, f"repeated failures slow down: {took}"
+                took = time.monotonic() - begun
+        assert took >= 0.45, "repeated failures slow down"
         p.log.wait(r"(?i)lock.?(ed)?.?out")
         with session(bad) as w:
             reply = w.auth_plain("alice", PASSWORD)
@@ -355,7 +355,7 @@ def test_auth_process_dies(main):
         w.starttls(client_context(), sni="mail.corp.test")
         w.ehlo()
         main.kill_role("auth")
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while (reply := w.auth_plain("alice", PASSWORD)).code != 235:
             assert (reply.code, reply.enhanced) == (454, "4.7.0"), reply
             assert time.monotonic() < end, "auth did not come back"
@@ -381,6 +381,30 @@ def test_user_verbs(main):
     assert try_password("three") == 535
     assert p.run("user", "delete", "carol").returncode in (1, 65), "nobody of that name"
     assert b"three" not in (p.dir / "state" / "users.db").read_bytes(), "only verifiers are stored"
+
+
+def test_user_nt_hash(main):
+    """Only for those who are given one; a new password keeps it in step."""
+    p = main
+    hashes = {"Password": "a4f49c406510bdcab6824ee7c30fd852", "password": "8846f7eaee8fb117ad06bdd830b7586c"}
+
+    def stored():
+        return next(u["ntlm"] for u in json.loads(p.cli("user", "list", "--json"))["users"] if u["name"] == "dora")
+
+    def holds(password):
+        return bytes.fromhex(hashes[password]) in (p.dir / "state" / "users.db").read_bytes()
+
+    done = p.run("user", "add", "dora", "--ntlm", input="Password\n")
+    assert done.returncode == 0 and "as good as the password" in done.stderr, done.stderr
+    assert stored() and holds("Password")
+    assert "dora\t\tntlm\n" in p.cli("user", "list")
+    p.cli("user", "passwd", "dora", input="password\n")
+    assert stored() and holds("password") and not holds("Password")
+    p.cli("user", "passwd", "dora", "--no-ntlm", input="password\n")
+    assert not stored() and not holds("password")
+    assert p.run("user", "passwd", "dora", "--ntlm", "--no-ntlm", input="x\n").returncode == 64
+    assert p.run("user", "delete", "dora", "--ntlm").returncode == 64
+    p.cli("user", "delete", "dora")
 
 
 def test_half_a_response_and_gone(main):

@@ -24,7 +24,7 @@ def nodsn():
 
 @pytest.fixture(scope="module")
 def p(hop, nodsn):
-    text = 'retry_min = "1s"\nretry_max = "1s"\nconnect_timeout = "2s"\nexpire_after = "3s"\nbounce_expire_after = "3s"\n' \
+    text = 'retry_min = "1s"\nretry_max = "1s"\nexpire_after = "3s"\nbounce_expire_after = "3s"\n' \
         'delay_notice = "1s"\n'
     text += server("mx.ours.test", host("127.0.0.0/8", relay=True), listen=["{address}:2525"])
     text += domain("ours.test", deliver="maildir:{dir}/mail/%u")

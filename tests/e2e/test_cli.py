@@ -7,11 +7,12 @@ import subprocess
 import pytest
 
 from daemon import BUILD, POSTERN, ROOT, TREE, Postern, domain, free_address, fresh_source, host, server, until
+from pki import Authority
 
 
 @pytest.fixture(scope="module")
 def p(pki):
-    text = 'retry_min = "20s"\nconnect_timeout = "2s"\n' + server(
+    text = 'retry_min = "600s"\nretry_max = "600s"\n' + server(
         "cli.test", host("127.0.0.0/8", relay=True), listen=["{address}:2525"]) + \
         domain("here.test", deliver="maildir:{dir}/mail/%u") + domain("dead.test", via=[f"[{free_address()}]:2599"]) + \
         domain("dead2.test", via=[f"[{free_address()}]:2599"])
@@ -87,6 +88,86 @@ def test_check_unreadable(idle):
 def test_check_warns_of_any(idle):
     done = check(idle, idle.config.read_text().replace(idle.address, "0.0.0.0"))
     assert done.returncode == 0 and "any" in done.stderr and done.stdout == "", done
+
+
+def tls_check(idle, certificate, key, name="mail.corp.test"):
+    return check(idle, f'spool = "{{dir}}/spool"\nusers = "{{dir}}/state/users.db"\nkeys = "{{dir}}/keys"\n' + server(
+        name, listen=["127.0.0.1:2525"], certificate=certificate, key=key) + domain("x.test", deliver="discard"))
+
+
+def test_check_looks_into_certificates(idle, pki):
+    done = tls_check(idle, *pki.mail)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
+    done = tls_check(idle, pki.mail[0], pki.partner[1])
+    assert done.returncode == 78 and re.search(rf"^{idle.config}:7: key: .*{pki.partner[1]}", done.stdout), done
+    done = tls_check(idle, pki.wrong_name[0], pki.wrong_name[1])
+    assert done.returncode == 0 and "elsewhere.test" in done.stderr and "mail.corp.test" in done.stderr, done
+    old = Authority(idle.dir / "ca").issue("mail.corp.test", days=-1)
+    done = tls_check(idle, *old)
+    assert done.returncode == 0 and "expired" in done.stderr, done
+    both = idle.dir / "nothing.pem"
+    both.write_text(pki.mail[1].read_text())
+    both.chmod(0o600)
+    done = tls_check(idle, both, pki.mail[1])
+    assert done.returncode == 78 and "nothing.pem" in done.stdout, done
+
+
+def test_check_opens_the_user_store(idle):
+    text = idle.config.read_text().replace('deliver = "discard"', 'deliver = "discard" recipients = "users"')
+    done = check(idle, text)
+    assert done.returncode == 0 and "no users yet" in done.stderr, done
+    idle.add_user("alice", "x")
+    done = check(idle, text)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    store = idle.dir / "state" / "users.db"
+    if ROOT:
+        os.chown(store, 0, 0)
+        done = check(idle, text)
+        assert done.returncode == 78 and "postern-auth" in done.stdout and "users.db" in done.stdout, done
+    store.write_bytes(b"this is no SQLite database" * 100)
+    done = check(idle, text)
+    assert done.returncode == 78 and "users.db" in done.stdout, done
+
+
+def test_check_warns_of_passwords_for_anybody(idle):
+    (idle.dir / "pw").write_text("x\n")
+    (idle.dir / "pw").chmod(0o600)
+    base = idle.config.read_text()
+    for tls, warned in (("require", True), ("verify", False)):
+        done = check(idle, base + domain("far.test", via=["hop.test"], tls=tls, auth="PLAIN", user="u",
+                                         password_file="{dir}/pw"))
+        assert done.returncode == 0 and ("whoever answers" in done.stderr) == warned, done
+
+
+def test_setup_makes_the_logs_folder(idle):
+    check(idle, idle.config.read_text() + 'log = "{dir}/elsewhere/mail.log"\n')
+    assert "elsewhere" in idle.cli("setup") and (idle.dir / "elsewhere").is_dir()
+
+
+@pytest.mark.root
+def test_one_folder_cannot_have_two_owners(idle):
+    text = re.sub(r"^users = .*$", 'users = "{dir}/spool/users.db"', idle.config.read_text(), flags=re.M)
+    done = check(idle, text)
+    assert done.returncode == 78 and "postern-auth" in done.stdout and f"{idle.dir}/spool" in done.stdout, done
+    done = idle.run("setup")
+    assert done.returncode == 78 and "postern-auth" in done.stderr and "the spool" in done.stderr, done
+
+
+@pytest.mark.root
+def test_setup_puts_an_existing_user_into_the_drop_group(idle):
+    """As when the user was made by hand, or by a package."""
+    import grp
+    name = f"pt{os.getpid()}"
+    subprocess.run(["useradd", "--system", "--user-group", "--no-create-home", name], check=True)
+    try:
+        check(idle, f'user = "{name}"\n' + idle.config.read_text())
+        assert f"user {name} is now in the group {name}-drop" in idle.cli("setup")
+        assert name in grp.getgrnam(f"{name}-drop").gr_mem
+        assert "nothing to do" in idle.cli("setup")
+    finally:
+        for suffix in ("", "-smtpd", "-keys", "-auth", "-delivery"):
+            subprocess.run(["userdel", name + suffix], stderr=subprocess.DEVNULL)
+        subprocess.run(["groupdel", name + "-drop"], check=True)
 
 
 def test_check_syntax_error_ends_the_list(idle):
@@ -292,6 +373,51 @@ def test_sendmail_while_down(pki):
         else:
             p.start()
         assert not ROOT or done.returncode == 0, "root can write the drop folder"
+
+
+@pytest.fixture
+def known(pki):
+    """Domains whose recipients are known: one by the user store, one by a file."""
+    text = server("cli.test", listen=["{address}:2525"]) + \
+        domain("users.test", deliver="maildir:{dir}/mail/%u", recipients="users") + \
+        domain("file.test", deliver="maildir:{dir}/mail/%u", recipients="{dir}/recipients") + \
+        domain("any.test", deliver="maildir:{dir}/mail/%u")
+    with Postern(text, start=False) as p:
+        (p.dir / "recipients").write_text("listed\n")
+        (p.dir / "recipients").chmod(0o644)
+        p.add_user("alice", "secret")
+        yield p.start()
+
+
+@pytest.mark.parametrize("to, exists", [("alice@users.test", True), ("Alice@users.test", True), ("nobody@users.test", False),
+                                        ("listed@file.test", True), ("nobody@file.test", False)])
+def test_sendmail_to_somebody_who_does_not_exist(known, to, exists):
+    done = sendmail(known, "-C", str(known.config), "-f", "me@any.test", "me@any.test", to, input="Subject: known\n\nx\n")
+    if exists:
+        assert done.returncode == 0, done
+        known.delivered(to.split("@")[0].lower(), b"known")
+    else:
+        assert done.returncode == 65 and to in done.stderr and "5.1.1" in done.stderr, done
+        assert not known.maildir("me"), "nobody gets a message that was refused"
+
+
+@pytest.mark.root
+def test_dropped_for_somebody_who_does_not_exist(known):
+    """sendmail has said 0 while the daemon was down: the sender gets a bounce, the others their message."""
+    known.stop()
+    done = sendmail(known, "-C", str(known.config), "-f", "me@any.test", "nobody@users.test", "gone@file.test",
+                    "alice@users.test", input="Subject: dropped-for-some\n\nx\n")
+    assert done.returncode == 0, done
+    done = sendmail(known, "-C", str(known.config), "-f", "you@any.test", "nobody@users.test", input="Subject: for-none\n\nx\n")
+    assert done.returncode == 0, done
+    known.start()
+    known.delivered("alice", b"dropped-for-some")
+    for sender, lost in (("me", (b"nobody@users.test", b"gone@file.test")), ("you", (b"nobody@users.test",))):
+        bounce = known.delivered(sender, b"5.1.1")
+        assert all(to in bounce for to in lost) and b"alice@users.test" not in bounce.split(b"Content-Type: text/rfc822")[0]
+    known.log.wait(r"queue\.drop\.unknown")
+    until(lambda: not list((known.dir / "spool").rglob("*.mail")), "the files are gone")
+    assert not (known.dir / "mail" / "nobody").exists()
 
 
 # spool verify

@@ -175,7 +175,7 @@ def test_curl_relays_for_a_user(ascii_main, pki, tmp_path, out_sink):
     status, said = Curl(ascii_main, pki, tmp_path).send("starttls", "PLAIN", "ascii-password", mark, fresh_source(),
                                                         "friend@out.test")
     assert status == 0, said
-    mail = out_sink.get()
+    mail = out_sink.get_for("friend@out.test")
     assert mark.encode() in mail.content and mail.recipients == ["friend@out.test"]
     assert mail.sender == "alice@corp.test" and mail.helo == "mail.corp.test"
 

@@ -12,18 +12,32 @@ max_commands = 30
 max_errors = 4
 max_sessions_per_address = 3
 max_message_size = "64K"
-command_timeout = "2s"
-data_timeout = "2s"
-session_timeout = "12s"
 auth_failure_limit = 0
 """
 
 
+def small_server(pki):
+    return server("small.test", listen=["{address}:2525"], submissions=["{address}:2465"], certificate=pki.mail[0],
+                  key=pki.mail[1]) + domain("small.test", deliver="discard")
+
+
 @pytest.fixture(scope="module")
 def small(pki):
-    text = TEXT + server("small.test", listen=["{address}:2525"], submissions=["{address}:2465"], certificate=pki.mail[0],
-                         key=pki.mail[1]) + domain("small.test", deliver="discard")
-    with Postern(text) as p:
+    with Postern(TEXT + small_server(pki)) as p:
+        yield p
+
+
+@pytest.fixture(scope="module")
+def hasty(pki):
+    """Two seconds for everything; a whole session may take hours."""
+    with Postern('command_timeout = "2s"\ndata_timeout = "2s"\n' + small_server(pki)) as p:
+        yield p
+
+
+@pytest.fixture(scope="module")
+def brief(pki):
+    """Three seconds for a whole session, as long as one likes for each part of it."""
+    with Postern('session_timeout = "3s"\n' + small_server(pki)) as p:
         yield p
 
 
@@ -121,28 +135,33 @@ def test_size(small):
 
 # time
 
-def elapsed(wire, low, high, code=421):
-    begun = time.monotonic()
+LIMIT_S = 2  # of hasty
+
+
+def elapsed(wire, begun, code=421):
+    """The session ends by itself, and not before its time; `begun` is before what set the clock."""
     reply = last_reply(wire)
-    took = time.monotonic() - begun
-    assert reply.code == code and low <= took <= high, (reply, took)
+    assert reply.code == code and time.monotonic() - begun >= LIMIT_S - 0.1, reply
     return reply
 
 
-def test_command_timeout(small):
-    with connect(small) as w:
-        assert elapsed(w, 1.5, 6).enhanced == "4.4.2"
+def test_command_timeout(hasty):
+    begun = time.monotonic()
+    with connect(hasty) as w:
+        assert elapsed(w, begun).enhanced == "4.4.2"
 
 
-def test_no_first_word(small):
-    with small.connect(source=fresh_source()) as w:
-        elapsed(w, 1.5, 6)
+def test_no_first_word(hasty):
+    begun = time.monotonic()
+    with hasty.connect(source=fresh_source()) as w:
+        elapsed(w, begun)
 
 
-def test_half_a_command(small):
-    with connect(small) as w:
+def test_half_a_command(hasty):
+    begun = time.monotonic()
+    with connect(hasty) as w:
         w.send(b"MAIL FROM:<")
-        elapsed(w, 1.5, 6)
+        elapsed(w, begun)
 
 
 def drip(wire, octets, pace_s):
@@ -161,58 +180,61 @@ def drip(wire, octets, pace_s):
     raise AssertionError("the server let it go on for ever")
 
 
-def test_drip_within_a_command(small):
+def test_drip_within_a_command(hasty):
     """An octet now and then does not keep a command alive."""
-    with connect(small) as w:
+    with connect(hasty) as w:
         took, got = drip(w, b"x", 0.3)
-        assert took < 8 and got.startswith(b"421"), (took, got)
+        assert took < 60 and got.startswith(b"421"), (took, got)
 
 
-def test_data_timeout(small):
-    with connect(small) as w:
+def test_data_timeout(hasty):
+    with connect(hasty) as w:
         w.envelope("a@b.test", "x@small.test")
+        begun = time.monotonic()
         w.cmd("DATA", 354)
         w.send(b"Subject: x\r\n")
-        elapsed(w, 1.5, 6)
+        elapsed(w, begun)
 
 
-def test_auth_timeout(small):
-    with connect(small) as w:
-        w.cmd("AUTH SCRAM-SHA-256", 334)
-        elapsed(w, 1.5, 6)
-
-
-def test_handshake_timeout(small):
-    with socket.create_connection((small.address, 2465), 20) as sock:
-        sock.settimeout(15)
+def test_auth_timeout(hasty):
+    with connect(hasty) as w:
         begun = time.monotonic()
-        assert sock.recv(1) == b"" and time.monotonic() - begun < 12
+        w.cmd("AUTH SCRAM-SHA-256", 334)
+        elapsed(w, begun)
 
 
-def test_handshake_timeout_after_starttls(small):
-    with connect(small) as w:
+def test_handshake_timeout(hasty):
+    with socket.create_connection((hasty.address, 2465), 20) as sock:
+        sock.settimeout(60)
+        assert sock.recv(1) == b""
+
+
+def test_handshake_timeout_after_starttls(hasty):
+    with connect(hasty) as w:
         w.cmd("STARTTLS", 220)
-        w.sock.settimeout(15)
+        w.sock.settimeout(60)
         assert w.sock.recv(100) == b""
 
 
-def test_session_timeout(small):
+def test_session_timeout(brief):
     """Drip-feeding of a message ends with the session's time at the latest."""
-    with connect(small) as w:
+    with connect(brief) as w:
         w.envelope("a@b.test", "x@small.test")
         w.cmd("DATA", 354)
         took, got = drip(w, b"x" * 60 + b"\r\n", 0.5)
-        assert took < 20 and (got.startswith(b"421") or got == b""), (took, got)
+        assert took < 60 and (got.startswith(b"421") or got == b""), (took, got)
 
 
-def test_bdat_chunk_never_comes(small):
-    with connect(small) as w:
+def test_bdat_chunk_never_comes(hasty):
+    with connect(hasty) as w:
         w.envelope("a@b.test", "x@small.test")
+        begun = time.monotonic()
         w.send(b"BDAT 1000 LAST\r\nabc")
-        elapsed(w, 1.5, 6)
+        elapsed(w, begun)
 
 
-def test_timeouts_hold_under_tls(small):
-    with small.connect(2465, source=fresh_source(), tls=client_context()) as w:
+def test_timeouts_hold_under_tls(hasty):
+    with hasty.connect(2465, source=fresh_source(), tls=client_context()) as w:
+        begun = time.monotonic()
         w.ehlo()
-        elapsed(w, 1.5, 6)
+        elapsed(w, begun)

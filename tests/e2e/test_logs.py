@@ -113,7 +113,8 @@ def session_line(main, helo):
     path = main.dir / "log" / "sessions.jsonl"
 
     def find():
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        whole = path.read_text().rpartition("\n")[0]  # a reader may see a line half written
+        rows = [json.loads(line) for line in whole.splitlines()]
         return next((row for row in rows if row["helo"] == helo), None)
 
     return until(find, f"the session of {helo}")

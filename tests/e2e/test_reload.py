@@ -1,12 +1,14 @@
 """Reload: mistakes change nothing, sessions end under the configuration they began with, `postern reload` returns
 when every role runs the new one."""
 import os
+import re
 import signal
+import threading
 
 import pytest
 
 from conftest import PASSWORD
-from daemon import Postern, domain, fresh_source, host, server
+from daemon import Postern, alive, domain, fresh_source, host, server, until
 from peers import Sink
 from wire import Wire, client_context
 
@@ -143,6 +145,68 @@ def test_certificate_change(pki):
         (p.dir / "c.key").write_bytes(pki.mail[1].read_bytes())  # a key that does not fit
         assert p.reload().returncode == 78
         assert subject() != first
+
+
+def test_what_needs_a_restart_is_said(p):
+    p.write('log_format = "json"\nsmtpd_processes = 3\n' + text("new.test"))
+    for _ in range(2):  # it is said again until the restart
+        done = p.reload()
+        assert done.returncode == 0 and greeting(p) == "new.test"
+        assert re.search(r"warning: .*log_format: ", done.stderr) and "smtpd_processes: " in done.stderr, done
+        assert "max_recipients" not in done.stderr
+    p.log.wait(r"master\.restart\.needed.*log_format")
+    p.write(text("again.test"))
+    done = p.reload()
+    assert (done.returncode, done.stderr) == (0, ""), done
+
+
+def test_a_later_reload_takes_the_place_of_an_earlier_one(p):
+    """The first one never returned while a process hung; it must say 75 when it is superseded."""
+    pid = p.role("auth")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        p.write(text("first.test"))
+        first = p.background("reload")
+        until(lambda: greeting(p) == "first.test", "smtpd runs the first")
+        p.write(text("second.test"))
+        second = p.background("reload")
+        assert first.wait(60) == 75 and "another reload" in first.stderr.read()
+        assert second.poll() is None, "auth does not run it yet"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert second.wait(60) == 0
+    assert greeting(p) == "second.test"
+
+
+def test_new_mail_folder_does_not_wait_for_a_slow_hop(pki):
+    """A new Landlock set needs a new process; the one that talks to a slow hop finishes beside it, and nothing is sent
+    twice."""
+    release = threading.Event()
+    with Sink("127.7.0.2") as slow:
+        slow.final = lambda session, mail: release.wait(120) and ["250 2.0.0 at last"]
+        routes = domain("slow.test", via=[slow.hop], tls="none")
+        base = server("r.test", host("127.0.0.0/8", relay=True), listen=["{address}:2525"])
+        with Postern(base + routes + domain("old.test", deliver="maildir:{dir}/mail/%u")) as p:
+            queue_id = p.deliver("a@b.test", "x@slow.test")
+            slow.connected.acquire(timeout=60)
+            until(lambda: "DATA" in slow.verbs() or "BDAT" in slow.verbs(), "it hangs in mid-message")
+            old = p.role("delivery")
+            p.write(base + routes + domain("old.test", deliver="maildir:{dir}/mail/%u") +
+                    domain("new.test", deliver="maildir:{dir}/other/%u"))
+            p.cli("setup")
+            done = p.reload()
+            assert done.returncode == 0, done
+            assert alive(old) and not release.is_set(), "the old process still has its message"
+            p.sent(p.deliver("a@b.test", "y@new.test", b"Subject: elsewhere\r\n\r\nx\r\n"))
+            assert list((p.dir / "other" / "y" / "new").iterdir())
+            release.set()
+            p.sent(queue_id)
+            p.removed(queue_id)
+            until(lambda: not alive(old), "the old process has ended")
+            assert slow.get().recipients == ["x@slow.test"] and slow.mails.empty(), "once"
+            assert not p.log.find(r"master\.role\.died")
+            p.kill_role("delivery")
+            p.sent(p.deliver("a@b.test", "z@new.test"))
 
 
 def test_users_are_not_touched_by_reload(pki):

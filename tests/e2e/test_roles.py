@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,10 @@ def test_sandbox(p, role):
             assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0
             assert int(fields["CapBnd"], 16) == 0 or os.geteuid() != 0
             for task in Path(f"/proc/{pid}/task").iterdir():  # threads too
-                rows = (task / "status").read_text()
+                try:
+                    rows = (task / "status").read_text()
+                except OSError:
+                    continue  # a thread that has ended
                 assert re.search(r"^Seccomp:\s+2$", rows, re.M), task
 
 
@@ -192,6 +196,37 @@ def test_role_that_keeps_dying_is_restarted_with_backoff(pki):
             p.kill_role("delivery")
         p.sent(p.deliver("a@b.test", "x@here.test"))
         assert len(p.log.find(r"master\.role\.died.*delivery")) == 4
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_that_hangs_is_replaced(role):
+    """Its loop turns no more, but it is there: nobody would be told. Master asks, misses the answers, and ends it."""
+    text = server("m.test", listen=["{address}:2525"]) + domain("here.test", deliver="discard")
+    with Postern("smtpd_processes = 1\n" + text, env=dict(os.environ, POSTERN_WATCH_MS="300")) as p:
+        others = {k: pid for k, pid in p.roles().items() if k[0] != role}
+        pid = p.role(role)
+        os.kill(pid, signal.SIGSTOP)
+        assert re.search(rf"role={role}\b", p.log.wait(r"event=master\.role\.hung"))
+        p.log.wait(rf"master\.role\.died.*\b{role}\b")
+        until(lambda: p.roles().get((role, 0)) not in (None, pid), "a new one")
+        p.sent(p.deliver("a@b.test", "x@here.test"))
+        now = p.roles()
+        assert all(now[k] == others[k] for k in others), "nobody else"
+
+
+def test_nobody_hangs_when_all_were_stopped(pki):
+    """As when the machine sleeps: what was missed meanwhile counts for nobody."""
+    text = server("m.test", listen=["{address}:2525"]) + domain("here.test", deliver="discard")
+    with Postern(text, env=dict(os.environ, POSTERN_WATCH_MS="300")) as p:
+        before = p.roles()
+        pids = [p.process.pid, *before.values()]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        threading.Event().wait(3)  # longer than a process may be silent
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        p.sent(p.deliver("a@b.test", "x@here.test"))
+        assert p.roles() == before and not p.log.find(r"master\.role\.hung")
 
 
 # beginning and end

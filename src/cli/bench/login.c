@@ -8,7 +8,7 @@ static const struct sasl_mechanism *choose(const struct bench_options *o, struct
         return sasl_list_has(offered, str_of(o->mechanism)) ? sasl_mechanism_find(str_of(o->mechanism)) : NULL;
     const struct sasl_mechanism *m;
     for (size_t i = 0; (m = sasl_mechanism_at(i)) != NULL; i++)
-        if (m->client && sasl_list_has(offered, str_of(m->name)))
+        if (m->client && !(m->flags & (SASL_GSS | SASL_NTLM)) && sasl_list_has(offered, str_of(m->name)))
             return m;
     return NULL;
 }

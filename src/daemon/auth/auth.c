@@ -10,7 +10,25 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { STORE_LOG_INTERVAL_MS = 60000, THREADS_MAX = 8 };
+#include "conf/layout.h"
+#include "daemon/auth/identify.h"
+#include "daemon/auth/kerberos.h"
+#include "daemon/auth/ntlm_check.h"
+#include "daemon/auth/outbound.h"
+#include "directory/winbind.h"
+#include "kerberos/library.h"
+#include "kerberos/seal.h"
+#include "policy/identity.h"
+#include "sasl/ntlm_crypto.h"
+
+enum { STORE_LOG_INTERVAL_MS = 60000, THREADS_MAX = 8, SANDBOX_TEXT_MAX = 64 * 1024 };
+
+/* An identity table that waits for its snapshot. */
+struct table_file {
+    struct table_file *next;
+    int fd;
+    char name[];
+};
 
 static struct auth *state_of(struct role_ctx *ctx)
 {
@@ -58,8 +76,9 @@ static void on_closed(void *arg, const struct err *why);
 static void on_message(void *arg, unsigned type, uint32_t id, struct str body, struct channel_fds *fds)
 {
     struct auth_peer *peer = arg;
-    bool ok = peer->role == ROLE_SMTPD ? inbound_message(peer->auth->inbound, peer, type, id, body)
-                                       : outbound_message(peer->auth->outbound, peer, type, id, body);
+    bool ok = peer->role == ROLE_QUEUE && type != IPC_USER_QUERY ? false
+              : peer->role != ROLE_DELIVERY                      ? inbound_message(peer->auth->inbound, peer, type, id, body)
+                                                                 : outbound_message(peer->auth->outbound, peer, type, id, body);
     if (ok)
         return;
     log_event(peer->auth->ctx->log, LOG_LEVEL_ERROR, "auth.peer.malformed", "%s %u sent a malformed message, type %u",
@@ -95,7 +114,7 @@ static int open_peer(struct auth_peer *peer, struct err *err)
 static void take_peer(struct role_ctx *ctx, enum role_id role, unsigned index, const int *fds, size_t n_fds)
 {
     struct auth *auth = state_of(ctx);
-    struct auth_peer *peer = auth && (role == ROLE_SMTPD || role == ROLE_DELIVERY) ? calloc(1, sizeof *peer) : NULL;
+    struct auth_peer *peer = auth && (role == ROLE_SMTPD || role == ROLE_DELIVERY || role == ROLE_QUEUE) ? calloc(1, sizeof *peer) : NULL;
     for (size_t i = peer ? 1 : 0; i < n_fds; i++)
         close(fds[i]);
     if (!peer)
@@ -109,6 +128,36 @@ static void take_peer(struct role_ctx *ctx, enum role_id role, unsigned index, c
     }
 }
 
+/* Keytabs come with a snapshot, and one by one whenever a file has changed: then they are in use at once. */
+static void take_keytab(struct auth *auth, const struct ipc_file *file, int fd)
+{
+    struct auth_keytab *keytab = auth_keytab_new(auth, file, fd);
+    close(fd);
+    if (!keytab)
+        return;
+    bool within_snapshot = !auth->keytabs || auth->ctx->snapshot_coming;
+    if (within_snapshot && !auth->next_keytabs)
+        auth->next_keytabs = auth_keytabs_new();
+    struct auth_keytabs *into = within_snapshot ? auth->next_keytabs : auth->keytabs;
+    if (into)
+        auth_keytabs_put(into, keytab);
+    else
+        auth_keytab_unref(&keytab);
+}
+
+static void take_table(struct auth *auth, const struct ipc_file *file, int fd)
+{
+    struct table_file *table = calloc(1, sizeof *table + file->name.n + 1);
+    if (!table || !str_copy(file->name, table->name, file->name.n + 1)) {
+        free(table);
+        close(fd);
+        return;
+    }
+    table->fd = fd;
+    table->next = auth->tables;
+    auth->tables = table;
+}
+
 static void take_file(struct role_ctx *ctx, const struct ipc_file *file, int fd)
 {
     struct auth *auth = state_of(ctx);
@@ -117,9 +166,73 @@ static void take_file(struct role_ctx *ctx, const struct ipc_file *file, int fd)
         auth->outbound = NULL;
     if (auth && auth->outbound && file->kind == IPC_FILE_PASSWORD)
         outbound_password_file(auth->outbound, file->name, fd);
+    else if (auth && file->kind == IPC_FILE_KEYTAB)
+        take_keytab(auth, file, fd);
+    else if (auth && file->kind == IPC_FILE_IDENTITY)
+        take_table(auth, file, fd);
     else
         close(fd);
 }
+
+static void put_table(struct auth *auth, struct identity_rules *rules, const struct table_file *table)
+{
+    struct buf text;
+    struct err err;
+    buf_init(&text, IDENTITY_TABLE_MAX);
+    if (role_read_file(table->fd, &text, &err) < 0 ||
+        identity_rules_table(rules, str_of(table->name), buf_str(&text), &err) < 0)
+        log_event(auth->ctx->log, LOG_LEVEL_ERROR, "auth.identity.failed", "identity \"%s\": %s", table->name,
+                  err_text(&err));
+    buf_done(&text);
+}
+
+static void use_rules(struct auth *auth)
+{
+    struct identity_rules *rules = NULL;
+    struct err err;
+    int rc = identity_rules_new(auth->ctx->conf, &rules, &err);
+    if (rc < 0)
+        log_event(auth->ctx->log, LOG_LEVEL_ERROR, "auth.identity.failed", "%s", err_text(&err));
+    while (auth->tables) {
+        struct table_file *table = auth->tables;
+        auth->tables = table->next;
+        if (rules)
+            put_table(auth, rules, table);
+        close(table->fd);
+        free(table);
+    }
+    if (!rules)
+        return;
+    identity_rules_unref(&auth->rules);
+    conf_unref(&auth->rules_conf);
+    auth->rules = rules;
+    auth->rules_conf = conf_ref(auth->ctx->conf);
+}
+
+static void use_keytabs(struct auth *auth)
+{
+    auth_keytabs_free(&auth->keytabs);
+    auth->keytabs = auth->next_keytabs ? auth->next_keytabs : auth_keytabs_new();
+    auth->next_keytabs = NULL;
+    free(auth->rcache);
+    if (asprintf(&auth->rcache, "file2:%s/rcache", auth->ctx->conf->auth_state) < 0)
+        auth->rcache = NULL;
+}
+
+static void use_store(struct auth *auth)
+{
+    const char *path = auth->ctx->conf->users;
+    if (auth->store && strcmp(auth_store_path(auth->store), path) == 0)
+        return;
+    struct auth_store *store = auth_store_new(path);
+    if (!store)
+        return;
+    auth_store_unref(&auth->store);
+    auth->store = store;
+}
+
+static void restart_if_closed_in(struct auth *auth);
+static void drain(struct role_ctx *ctx);
 
 /* The path may be another one; handles in use stay with the old store until they are given back. */
 static void configured(struct role_ctx *ctx)
@@ -127,16 +240,13 @@ static void configured(struct role_ctx *ctx)
     struct auth *auth = state_of(ctx);
     if (!auth)
         return; /* start() says so */
-    if (!auth->store || strcmp(auth_store_path(auth->store), ctx->conf->users) != 0) {
-        struct auth_store *store = auth_store_new(ctx->conf->users);
-        if (store) {
-            auth_store_unref(&auth->store);
-            auth->store = store;
-        }
-    }
+    use_store(auth);
+    use_keytabs(auth);
+    use_rules(auth);
     auth->store_failure_logged_ms = 0;
     if (auth->outbound)
         outbound_configured(auth->outbound);
+    restart_if_closed_in(auth);
 }
 
 /* OpenSSL and SQLite load and seed what they need at first use: before the sandbox. The look at the store tells the
@@ -146,8 +256,16 @@ static int warm(struct auth *auth, struct err *err)
     struct sasl_verifier verifier;
     struct err store_err = { 0 };
     int rc = sasl_verifier_make(STR("password"), STR("salt"), SASL_ITERATIONS_MIN, &verifier, err);
+    if (rc == 0)
+        rc = krb_init(auth->ctx->conf->krb5_config, err);
+    if (rc == 0)
+        rc = krb_seal_init(err);
+    if (rc == 0)
+        rc = krb_warm_up(err);
     if (rc < 0)
         return rc;
+    if (ntlm_crypto_init(&store_err) < 0)
+        log_event(auth->ctx->log, LOG_LEVEL_WARNING, "auth.ntlm.unavailable", "%s", err_text(&store_err));
     if (auth_store_exists(auth->store, STORE_LOOP, STR("postmaster"), &store_err) < 0)
         log_event(auth->ctx->log, LOG_LEVEL_WARNING, "auth.store.failed", "%s", err_text(&store_err));
     return 0;
@@ -157,6 +275,26 @@ static void drain_is_over(void *arg)
 {
     struct auth *auth = arg;
     loop_stop(auth->ctx->loop);
+}
+
+/* Each kind of waiting has threads of its own, all made now: no thread can be made once the sandbox is closed. */
+static int make_pools(struct auth *auth, unsigned cores, struct err *err)
+{
+    const struct {
+        const char *name;
+        unsigned threads, queue_max;
+        struct worker_pool **pool;
+    } pools[] = {
+        { "auth-hash", cores, AUTH_QUEUE_MAX, &auth->pool },
+        { "auth-accept", cores, AUTH_QUEUE_MAX, &auth->accept_pool },
+        { "auth-initiate", OUTBOUND_INITIATE_THREADS, 200, &auth->initiate_pool },
+        { "auth-winbind", NTLM_CHECK_THREADS, 500, &auth->winbind_pool },
+        { "auth-ldap", IDENTIFY_THREADS, 500, &auth->directory_pool },
+    };
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < sizeof pools / sizeof pools[0]; i++)
+        rc = worker_pool_new(auth->ctx->loop, pools[i].name, pools[i].threads, pools[i].queue_max, pools[i].pool, err);
+    return rc;
 }
 
 static int start(struct role_ctx *ctx, struct err *err)
@@ -178,7 +316,7 @@ static int start(struct role_ctx *ctx, struct err *err)
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     unsigned threads = cores < 1 ? 1 : cores > THREADS_MAX ? THREADS_MAX : (unsigned)cores;
     if (rc == 0)
-        rc = worker_pool_new(ctx->loop, "auth-hash", threads, AUTH_QUEUE_MAX, &auth->pool, err);
+        rc = make_pools(auth, threads, err);
     for (struct auth_peer *peer = auth->peers, *next; peer && rc == 0; peer = next) {
         next = peer->next;
         rc = open_peer(peer, err);
@@ -194,6 +332,16 @@ void auth_free(struct role_ctx *ctx)
     inbound_free(&auth->inbound);
     outbound_free(&auth->outbound);
     worker_pool_free(&auth->pool);
+    worker_pool_free(&auth->accept_pool);
+    worker_pool_free(&auth->initiate_pool);
+    worker_pool_free(&auth->winbind_pool);
+    worker_pool_free(&auth->directory_pool);
+    auth_keytabs_free(&auth->keytabs);
+    auth_keytabs_free(&auth->next_keytabs);
+    identity_rules_unref(&auth->rules);
+    conf_unref(&auth->rules_conf);
+    free(auth->rcache);
+    buf_done(&auth->sandbox_paths);
     loop_timer_free(&auth->drain_timer);
     auth_store_unref(&auth->store);
     auth_cache_free(&auth->cache);
@@ -210,17 +358,87 @@ static void drain(struct role_ctx *ctx)
     stop_when_idle(auth);
 }
 
-/* The folder of the store, because SQLite looks for a journal beside it, and because the file may be replaced. The
- * text must live as long as sandbox_drop() needs it. */
+/* ---- sandbox ---- */
+
+static bool initiates(const struct conf *conf)
+{
+    bool any = conf->n_directories > 0;
+    for (size_t i = 0; i < conf->n_domains; i++)
+        any = any || conf->domain[i].principal;
+    return any;
+}
+
+static void add_path(struct buf *text, char right, const char *path)
+{
+    buf_addf(text, "%c%s", right, path);
+    buf_add_char(text, 0);
+}
+
+/* What this configuration needs, as "r/path", "w/path", with a NUL behind each, and "c" for sockets. The folder of the
+ * store, because SQLite looks for a journal beside it, and because the file may be replaced. */
+static void list_needs(const struct conf *conf, struct buf *text)
+{
+    static const char *const resolving[] = { "/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/host.conf",
+                                             "/etc/gai.conf", "/etc/services", "/run/systemd/resolve", "/etc/ssl",
+                                             "/usr/share/ca-certificates", "/etc/ldap", "/usr/lib", "/lib", "/etc/sasl2",
+                                             "/etc/ld.so.cache", "/etc/protocols" };
+    char folder[4096];
+    const char *slash = strrchr(conf->users, '/');
+    size_t n = slash ? (size_t)(slash - conf->users) : 0;
+    if (n > 0 && str_copy(str_slice(conf->users, n), folder, sizeof folder))
+        add_path(text, 'r', folder);
+    add_path(text, 'r', "/dev/urandom");
+    if (!layout_uses_kerberos(conf) && !layout_uses_ntlm(conf))
+        return;
+    add_path(text, 'w', conf->auth_state);
+    add_path(text, 'r', conf->krb5_config ? conf->krb5_config : "/etc/krb5.conf");
+    add_path(text, 'r', "/etc/krb5.conf.d");
+    add_path(text, 'r', "/etc/gss");
+    add_path(text, 'r', "/etc/passwd"); /* krb5 looks itself up */
+    add_path(text, 'r', "/etc/nsswitch.conf");
+    if (!initiates(conf) && !layout_uses_ntlm(conf))
+        return;
+    for (size_t i = 0; i < sizeof resolving / sizeof resolving[0]; i++)
+        add_path(text, 'r', resolving[i]);
+    for (size_t i = 0; i < conf->n_directories; i++)
+        if (conf->directory[i].ca)
+            add_path(text, 'r', conf->directory[i].ca);
+    if (layout_uses_ntlm(conf)) {
+        add_path(text, 'r', WINBIND_PIPE_FOLDER);
+        add_path(text, 'r', WINBIND_PRIVILEGED_FOLDER);
+    }
+    add_path(text, 'c', "");
+}
+
 static void fill_sandbox(const struct role_ctx *ctx, struct sandbox *sandbox)
 {
-    static char folder[4096];
-    const char *slash = strrchr(ctx->conf->users, '/');
-    size_t n = slash ? (size_t)(slash - ctx->conf->users) : 0;
+    struct auth *auth = ctx->state;
+    buf_init(&auth->sandbox_paths, SANDBOX_TEXT_MAX);
+    list_needs(ctx->conf, &auth->sandbox_paths);
     sandbox->may_open = true;
-    if (n > 0 && str_copy(str_slice(ctx->conf->users, n), folder, sizeof folder))
-        sandbox_allow(sandbox, SANDBOX_PATH_READ, folder);
-    sandbox_allow(sandbox, SANDBOX_PATH_READ, "/dev/urandom");
+    for (const char *p = auth->sandbox_paths.p; p && p < auth->sandbox_paths.p + auth->sandbox_paths.n;
+         p += strlen(p) + 1) {
+        if (*p == 'c')
+            sandbox->may_connect = true;
+        else
+            sandbox_allow(sandbox, *p == 'w' ? SANDBOX_PATH_WRITE : SANDBOX_PATH_READ, p + 1);
+    }
+}
+
+/* The sandbox cannot be opened again: a configuration that needs more is served by a new process. */
+static void restart_if_closed_in(struct auth *auth)
+{
+    struct buf needs;
+    if (!auth->sandbox_paths.n || auth->draining)
+        return;
+    buf_init(&needs, SANDBOX_TEXT_MAX);
+    list_needs(auth->ctx->conf, &needs);
+    if (!str_eq(buf_str(&needs), buf_str(&auth->sandbox_paths))) {
+        log_event(auth->ctx->log, LOG_LEVEL_NOTICE, "auth.restart",
+                  "the configuration names other files or services: a new process will serve it");
+        drain(auth->ctx);
+    }
+    buf_done(&needs);
 }
 
 const struct role role_auth = {

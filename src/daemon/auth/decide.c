@@ -326,7 +326,7 @@ static void refuse_identity(struct session *session, const struct identity_resul
     bool temporary = !result || result->verdict == IDENTITY_LATER;
     struct login_facts facts;
     struct login_words words;
-    base_facts(session, result && result->cause ? result->cause : "directory-silent", str_of(session->user), &facts);
+    base_facts(session, result && result->cause ? result->cause : "directory-down", str_of(session->user), &facts);
     login_explain(&facts, &words);
     struct decision d = {
         .result = temporary ? IPC_AUTH_TEMPORARY : IPC_AUTH_REJECTED, .code = temporary ? 454 : 535,

@@ -163,8 +163,8 @@ static bool open_kerberos(struct session *session, const struct sasl_mechanism *
     if (!(mechanism->flags & SASL_GSS) || !session->server || !session->server->keytab)
         return true;
     struct auth_keytab *keytab = auth_keytabs_find(auth->keytabs, IPC_KEYTAB_SERVER, start->server);
-    if (!keytab)
-        return true;
+    if (!keytab || !auth->rcache)
+        return keytab == NULL;
     struct kerberos_options options = {
         .keytab = keytab, .server = session->server, .cert_hash = start->cert_hash,
         .binding_required = session->rules.channel_binding == CONF_BINDING_REQUIRE, .rcache = str_of(auth->rcache),

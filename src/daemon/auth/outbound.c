@@ -6,48 +6,14 @@
  * Ways to fail: no such block, no password, no mechanism that both sides can (the sentence says why each was skipped), a
  * server that does not prove itself: LOGIN_FAILED, and the delivery is deferred.
  * A step of SCRAM costs the server's choice of iterations, up to half a second: it runs on a worker thread. */
-#include <stdatomic.h>
 #include <sys/types.h>
 #include <unistd.h>
-#include <uthash.h>
 
-#include "base/secret.h"
-#include "daemon/auth/auth.h"
+#include "daemon/auth/outbound.h"
 #include "io/now.h"
-#include "sasl/client.h"
+#include "sasl/ntlm.h"
 
-struct credential {
-    struct credential *next;
-    struct secret *password;
-    char domain[];
-};
-
-struct login {
-    struct auth_key key;
-    UT_hash_handle hh;
-    struct outbound *outbound;
-    const struct sasl_mechanism *mechanism;
-    struct sasl_client *client;
-    struct step_job *job;      /* a step on a thread; it has the client meanwhile */
-};
-
-struct step_job {
-    struct worker_job job;
-    struct login *login;       /* NULL: nobody waits any more; the loop's */
-    atomic_bool dropped;
-    struct sasl_client *client;
-    struct buf challenge;
-    int64_t deadline_mono_ms;
-    struct str response;       /* in the client */
-    int rc;
-    struct err err;
-};
-
-struct outbound {
-    struct auth *auth;
-    struct login *logins;
-    struct credential *credentials, *next_credentials;
-};
+enum { LOGIN_ARENA_MAX = 16 * 1024, REASONS_MAX = 1024 };
 
 int outbound_new(struct auth *auth, struct outbound **ret_outbound, struct err *err)
 {
@@ -115,7 +81,7 @@ void outbound_configured(struct outbound *outbound)
     outbound->next_credentials = NULL;
 }
 
-static struct str find_password(const struct outbound *outbound, struct str domain)
+struct str outbound_password(const struct outbound *outbound, struct str domain)
 {
     for (const struct credential *c = outbound->credentials; c; c = c->next)
         if (str_eq(str_of(c->domain), domain))
@@ -131,219 +97,317 @@ static const struct conf_domain *find_domain(const struct conf *conf, struct str
     return NULL;
 }
 
-/* Why not this one; NULL: it will do. */
-static const char *why_not(const struct sasl_mechanism *mechanism, const struct ipc_login_start *start)
+/* ---- which mechanism ---- */
+
+static bool is_kerberos(const struct sasl_mechanism *mechanism)
 {
+    return mechanism->flags & SASL_GSS;
+}
+
+static bool has_password(const struct login *login)
+{
+    return login->block->user && outbound_password(login->outbound, login->start.domain).n > 0;
+}
+
+static bool has_kerberos(const struct login *login)
+{
+    return login->block->principal && (login->block->keytab || outbound_password(login->outbound, login->start.domain).n);
+}
+
+/* Under which verb it is offered; NULL: under none that may be used. */
+static const char *verb_for(const struct login *login, struct str name, bool *ret_exps)
+{
+    bool exps_only = str_eq(str_of(login->block->auth), STR("X-EXPS"));
+    *ret_exps = exps_only;
+    if (!exps_only && sasl_list_has(login->start.offered, name))
+        return "AUTH";
+    *ret_exps = true;
+    return sasl_list_has(login->start.offered_exps, name) ? "X-EXPS" : NULL;
+}
+
+/* Why not this one; NULL: it will do. *ret_cause is the word for it. */
+static const char *why_not(const struct login *login, const struct sasl_mechanism *mechanism, const char **ret_cause)
+{
+    const struct ipc_login_start *start = &login->start;
+    bool exps;
+    *ret_cause = "mechanism-not-offered";
     if (!mechanism->client)
         return "is not known here";
-    if (!sasl_list_has(start->offered, str_of(mechanism->name)))
+    if (!verb_for(login, str_of(mechanism->name), &exps))
         return "is not offered";
+    if (mechanism->flags & SASL_GSS)
+        return "has no Kerberos credentials";
     if ((mechanism->flags & SASL_BINDING) && start->cert_hash.n == 0 && start->exporter.n == 0)
         return "has no TLS channel to bind to";
+    *ret_cause = "tls-required";
     if ((mechanism->flags & SASL_CLEARTEXT) && !(start->flags & IPC_AUTH_FLAG_TLS))
         return "would show the password without TLS";
+    if (login->block->seal && !(start->flags & IPC_AUTH_FLAG_TLS) && !(mechanism->flags & (SASL_GSS | SASL_NTLM)))
+        return "has no layer to seal with, and there is no TLS";
+    *ret_cause = "no-credentials";
+    if (is_kerberos(mechanism) && !has_kerberos(login))
+        return "needs a principal with a keytab or password_file";
+    if (!is_kerberos(mechanism) && !has_password(login))
+        return "needs a user with a password_file";
     return NULL;
 }
 
-/* The mechanism that the block names, or with "auto" the strongest that both sides can. */
-static const struct sasl_mechanism *choose(const struct conf_domain *block, const struct ipc_login_start *start,
-                                           struct err *err)
+static bool is_asked_for(const struct login *login, const struct sasl_mechanism *mechanism)
 {
-    struct buf reasons;
-    const struct sasl_mechanism *mechanism = NULL;
-    bool any = str_eq_nocase(str_of(block->auth), STR("auto"));
-    buf_init(&reasons, sizeof err->text / 2);
-    for (size_t i = 0; !mechanism && sasl_mechanism_at(i); i++) {
-        const struct sasl_mechanism *candidate = sasl_mechanism_at(i);
-        if (!any && !str_eq_nocase(str_of(block->auth), str_of(candidate->name)))
-            continue;
-        const char *reason = why_not(candidate, start);
-        if (!reason)
-            mechanism = candidate;
-        else
-            buf_addf(&reasons, "%s%s %s", reasons.n ? ", " : "", candidate->name, reason);
-    }
-    if (!mechanism && reasons.n == 0)
-        err_set(err, ERR_AUTH, "domain \"%s\": auth = \"%s\" is no mechanism that is known here", block->name, block->auth);
-    else if (!mechanism)
-        err_set(err, ERR_AUTH, "cannot log in at %.*s: %.*s (it offers: %.*s)", STR_ARG(start->host), STR_ARG(buf_str(&reasons)),
-                start->offered.n < 120 ? (int)start->offered.n : 120, start->offered.n ? start->offered.p : "");
-    buf_done(&reasons);
-    return mechanism;
+    struct str auth = str_of(login->block->auth);
+    bool any = str_eq(auth, STR("AUTO")) || str_eq(auth, STR("X-EXPS"));
+    return any || str_eq_nocase(auth, str_of(mechanism->name));
 }
 
-static int new_client(struct outbound *outbound, const struct ipc_login_start *start,
-                      const struct sasl_mechanism **ret_mechanism, struct sasl_client **ret_client, struct err *err)
+static void note_reason(struct login *login, const char *mechanism, const char *reason, const char *cause)
 {
-    const struct conf_domain *block = find_domain(outbound->auth->ctx->conf, start->domain);
-    if (!block || !block->auth)
-        return err_set(err, ERR_AUTH, "domain \"%.*s\" has no auth", STR_ARG(start->domain));
-    struct str password = find_password(outbound, start->domain);
-    if (!block->user || password.n == 0)
-        return err_set(err, ERR_AUTH, "domain \"%s\" has auth, but no user or no usable password_file", block->name);
-    *ret_mechanism = choose(block, start, err);
-    if (!*ret_mechanism)
-        return ERR_AUTH;
+    buf_addf(&login->reasons, "%s%s %s", login->reasons.n ? ", " : "", mechanism, reason);
+    if (!login->cause)
+        login->cause = cause;
+}
+
+/* The next mechanism that the block names, strongest first. NULL: none is left. */
+static const struct sasl_mechanism *next_candidate(struct login *login)
+{
+    const struct sasl_mechanism *mechanism;
+    while ((mechanism = sasl_mechanism_at(login->candidate))) {
+        const char *cause, *reason;
+        login->candidate++;
+        if (!is_asked_for(login, mechanism))
+            continue;
+        reason = why_not(login, mechanism, &cause);
+        if (!reason)
+            return mechanism;
+        note_reason(login, mechanism->name, reason, cause);
+    }
+    return NULL;
+}
+
+static void set_up_ntlm(const struct login *login, struct sasl_ntlm_setup *setup, char target[300])
+{
+    *setup = (struct sasl_ntlm_setup){ .filetime = ntlm_filetime(now_wall_ms()) };
+    now_random(setup->challenge, sizeof setup->challenge);
+    now_random(setup->session_key, sizeof setup->session_key);
+    if (login->block->target_spn.n)
+        snprintf(target, 300, "%s", login->block->target_spn.item[0]);
+    else
+        snprintf(target, 300, "SMTPSVC/%.*s", STR_ARG(login->start.host));
+    setup->target = str_of(target);
+}
+
+static int new_client(struct login *login, struct err *err)
+{
     unsigned char octets[SASL_NONCE_BYTES];
-    char nonce[SASL_NONCE_TEXT + 1];
+    char nonce[SASL_NONCE_TEXT + 1], target[300];
+    struct sasl_ntlm_setup ntlm;
     now_random(octets, sizeof octets);
     if (!sasl_nonce_text(octets, nonce))
         return err_errno(err, ENOMEM, "auth");
     struct sasl_client_options options = {
-        .user = str_of(block->user), .password = password, .nonce = str_of(nonce),
-        .binding = { .cert_hash = start->cert_hash, .exporter = start->exporter },
-        .server_offers_plus = sasl_list_has(start->offered, STR("SCRAM-SHA-256-PLUS")),
+        .user = str_of(login->block->user), .password = outbound_password(login->outbound, login->start.domain),
+        .nonce = str_of(nonce),
+        .binding = { .cert_hash = login->start.cert_hash, .exporter = login->start.exporter },
+        .server_offers_plus = sasl_list_has(login->start.offered, STR("SCRAM-SHA-256-PLUS")),
+        .seal = login->block->seal && !(login->start.flags & IPC_AUTH_FLAG_TLS),
     };
-    return sasl_client_new(*ret_mechanism, &options, ret_client, err);
+    if (login->mechanism->flags & SASL_NTLM) {
+        set_up_ntlm(login, &ntlm, target);
+        options.ntlm = &ntlm;
+    }
+    return sasl_client_new(login->mechanism, &options, &login->client, err);
 }
 
-static void send_failed(struct auth_key key, const struct err *err)
+static void refuse_without_mechanism(struct login *login)
 {
-    channel_send(key.peer->channel, IPC_LOGIN_FAILED, (uint32_t)key.id, str_of(err_text(err)));
+    char detail[REASONS_MAX + 300];
+    snprintf(detail, sizeof detail, "%.*s", STR_ARG(buf_str(&login->reasons)));
+    if (login->reasons.n == 0)
+        snprintf(detail, sizeof detail, "%s is no mechanism that is known here", login->block->auth);
+    refuse_login(login, login->cause ? login->cause : "mechanism-not-offered", detail);
 }
 
-static void send_response(struct auth_key key, struct ipc_login_response *m)
+void outbound_go_on(struct login *login)
 {
-    struct buf b;
+    struct err err;
+    login->mechanism = next_candidate(login);
+    if (!login->mechanism) {
+        refuse_without_mechanism(login);
+        return;
+    }
+    verb_for(login, str_of(login->mechanism->name), &login->exps);
+    if (is_kerberos(login->mechanism)) {
+        initiate_begin(login);
+        return;
+    }
+    if (new_client(login, &err) == 0) {
+        outbound_started(login);
+        return;
+    }
+    note_reason(login, login->mechanism->name, err_text(&err), "no-credentials");
+    outbound_go_on(login);
+}
+
+/* ---- to delivery ---- */
+
+static enum ipc_layer_kind layer_kind(enum sasl_layer_kind kind)
+{
+    switch (kind) {
+    case SASL_LAYER_GSS_INTEGRITY: return IPC_LAYER_GSS_INTEGRITY;
+    case SASL_LAYER_GSS_CONFIDENTIALITY: return IPC_LAYER_GSS_CONFIDENTIALITY;
+    case SASL_LAYER_NTLM_SIGN:
+    case SASL_LAYER_NTLM_SEAL: return IPC_LAYER_NTLM;
+    default: return IPC_LAYER_NONE;
+    }
+}
+
+/* With the last token goes what begins after 235. */
+static int add_layer(struct login *login, struct ipc_login_response *m, struct buf *state, struct err *err)
+{
+    if (!m->complete)
+        return 0;
+    struct sasl_layer_choice choice = sasl_client_layer(login->client);
+    m->layer.kind = layer_kind(choice.kind);
+    m->layer.peer_max_bytes = choice.peer_max_bytes;
+    if (m->layer.kind == IPC_LAYER_NONE)
+        return 0;
+    int rc = 0;
+    if (login->kerberos && m->layer.kind != IPC_LAYER_NTLM)
+        rc = initiate_seal(login->kerberos, state, err);
+    else if (!sasl_client_layer_state(login->client, state))
+        rc = err_set(err, ERR_AUTH, "there are no keys for the security layer");
+    m->layer.state = buf_str(state);
+    return rc;
+}
+
+static void send_response(struct login *login, struct ipc_login_response *m)
+{
+    struct buf b, state;
+    struct err err;
     buf_init(&b, CHANNEL_BODY_MAX);
-    ipc_put_login_response(&b, m);
-    channel_send(key.peer->channel, IPC_LOGIN_RESPONSE, (uint32_t)key.id, buf_str(&b));
+    buf_init(&state, CHANNEL_BODY_MAX);
+    if (add_layer(login, m, &state, &err) < 0) {
+        refuse_login(login, "internal", err_text(&err));
+    } else {
+        ipc_put_login_response(&b, m);
+        channel_send(login->key.peer->channel, IPC_LOGIN_RESPONSE, (uint32_t)login->key.id, buf_str(&b));
+    }
     buf_wipe(&b);
+    buf_wipe(&state);
 }
 
-static void end_login(struct login *login)
+void outbound_started(struct login *login)
+{
+    struct ipc_login_response m = { .has_mechanism = 1, .mechanism = str_of(login->mechanism->name),
+                                    .exps = login->exps };
+    m.has_response = sasl_client_first(login->client, &m.response);
+    m.complete = sasl_client_complete(login->client);
+    send_response(login, &m);
+}
+
+void outbound_step_taken(struct login *login, int rc, struct str response, const struct err *err)
+{
+    if (rc < 0) {
+        const char *cause = login->kerberos && login->kerberos->failure.cause != KRB_CAUSE_NONE
+                                ? krb_cause_word(login->kerberos->failure.cause)
+                                : "peer-unproven";
+        refuse_login(login, cause, err_text(err));
+        return;
+    }
+    struct ipc_login_response m = { .has_response = 1, .response = response,
+                                    .complete = sasl_client_complete(login->client) };
+    send_response(login, &m);
+}
+
+/* ---- from delivery ---- */
+
+void outbound_end_login(struct login *login)
 {
     struct outbound *outbound = login->outbound;
     HASH_DEL(outbound->logins, login);
-    if (login->job) {
-        atomic_store(&login->job->dropped, true);
-        login->job->login = NULL;
-    }
+    initiate_drop(login);
     sasl_client_free(&login->client);
+    initiate_free(&login->kerberos);
+    conf_unref(&login->conf);
+    buf_done(&login->reasons);
+    arena_done(&login->arena);
     free(login);
     auth_session_end(outbound->auth);
 }
 
-static void fail_login(struct login *login, const struct err *err)
+static bool keep_start(struct login *login, const struct ipc_login_start *start)
 {
-    send_failed(login->key, err);
-    end_login(login);
+    const struct str *from[] = { &start->domain, &start->host, &start->offered, &start->offered_exps,
+                                 &start->cert_hash, &start->exporter };
+    struct str *to[] = { &login->start.domain, &login->start.host, &login->start.offered, &login->start.offered_exps,
+                         &login->start.cert_hash, &login->start.exporter };
+    login->start.flags = start->flags;
+    arena_init(&login->arena, LOGIN_ARENA_MAX);
+    for (size_t i = 0; i < sizeof from / sizeof from[0]; i++) {
+        *to[i] = arena_copy(&login->arena, *from[i]);
+        if (!to[i]->p)
+            return false;
+    }
+    return true;
+}
+
+static void send_busy(struct auth_key key)
+{
+    struct str why = STR("too many logins at one time, or the service is ending");
+    channel_send(key.peer->channel, IPC_LOGIN_FAILED, (uint32_t)key.id, why);
 }
 
 static bool take_start(struct outbound *outbound, struct auth_key key, struct login *before, struct str body)
 {
     struct ipc_login_start start;
-    struct err err = { 0 };
     if (!ipc_get_login_start(body, &start))
         return false;
     if (before)
-        end_login(before);
+        outbound_end_login(before);
     struct login *login = calloc(1, sizeof *login);
     if (!login || !auth_session_begin(outbound->auth)) {
         free(login);
-        err_set(&err, ERR_BUSY, "too many logins at one time, or the service is ending");
-        send_failed(key, &err);
+        send_busy(key);
         return true;
     }
     login->key = key;
     login->outbound = outbound;
+    login->conf = conf_ref(outbound->auth->ctx->conf);
+    buf_init(&login->reasons, REASONS_MAX);
     HASH_ADD(hh, outbound->logins, key, sizeof login->key, login);
-    if (new_client(outbound, &start, &login->mechanism, &login->client, &err) < 0) {
-        fail_login(login, &err);
-        return true;
-    }
-    struct ipc_login_response m = { .has_mechanism = 1, .mechanism = str_of(login->mechanism->name) };
-    m.has_response = sasl_client_first(login->client, &m.response);
-    m.complete = sasl_client_complete(login->client);
-    send_response(key, &m);
-    return true;
-}
-
-static void take_result(struct login *login, int rc, struct str response, const struct err *err)
-{
-    if (rc < 0) {
-        fail_login(login, err);
-        return;
-    }
-    struct ipc_login_response m = { .has_response = 1, .response = response,
-                                    .complete = sasl_client_complete(login->client) };
-    send_response(login->key, &m);
-}
-
-static void step_work(struct worker_job *worker_job)
-{
-    struct step_job *job = (struct step_job *)worker_job;
-    if (atomic_load(&job->dropped))
-        job->rc = ERR_CLOSED;
-    else if (now_mono_ms() > job->deadline_mono_ms)
-        job->rc = err_set(&job->err, ERR_BUSY, "the login waited too long for its turn");
+    login->block = find_domain(login->conf, start.domain);
+    if (!keep_start(login, &start))
+        refuse_login(login, "internal", "out of memory");
+    else if (!login->block || !login->block->auth)
+        refuse_login(login, "no-credentials", "the domain block has no auth");
     else
-        job->rc = sasl_client_step(job->client, buf_str(&job->challenge), &job->response, &job->err);
-}
-
-static void free_job(struct step_job *job)
-{
-    sasl_client_free(&job->client);
-    buf_done(&job->challenge);
-    free(job);
-}
-
-static void step_done(struct worker_job *worker_job)
-{
-    struct step_job *job = (struct step_job *)worker_job;
-    struct login *login = job->login;
-    if (login) {
-        login->job = NULL;
-        login->client = job->client;
-        job->client = NULL;
-        take_result(login, job->rc, job->response, &job->err);
-    }
-    free_job(job);
-}
-
-static void step_on_thread(struct login *login, struct str challenge)
-{
-    struct auth *auth = login->outbound->auth;
-    struct err err = { 0 };
-    struct step_job *job = calloc(1, sizeof *job);
-    if (job) {
-        job->job = (struct worker_job){ .work = step_work, .done = step_done };
-        atomic_init(&job->dropped, false);
-        buf_init(&job->challenge, CHANNEL_BODY_MAX);
-        job->deadline_mono_ms = now_mono_ms() + AUTH_DEADLINE_MS;
-    }
-    if (!job || !buf_add(&job->challenge, challenge)) {
-        if (job)
-            free_job(job);
-        err_errno(&err, ENOMEM, "auth");
-        fail_login(login, &err);
-        return;
-    }
-    /* All before it is handed over: the thread may begin at once. */
-    job->login = login;
-    job->client = login->client;
-    login->client = NULL;
-    login->job = job;
-    if (worker_submit(auth->pool, &job->job) < 0) {
-        login->job = NULL;
-        free_job(job);
-        err_set(&err, ERR_BUSY, "too many logins at one time");
-        fail_login(login, &err);
-    }
+        outbound_go_on(login);
+    return true;
 }
 
 static void take_step(struct login *login, struct str challenge)
 {
     struct str response;
     struct err err = { 0 };
-    if (login->job)
+    if (login->job || !login->client)
         return; /* out of turn: the step that runs is answered */
     if (!(login->mechanism->flags & SASL_CLEARTEXT)) {
-        step_on_thread(login, challenge);
+        initiate_step(login, challenge);
         return;
     }
     int rc = sasl_client_step(login->client, challenge, &response, &err);
-    take_result(login, rc, response, &err);
+    outbound_step_taken(login, rc, response, &err);
+}
+
+static bool take_end(struct login *login, struct str body)
+{
+    struct ipc_login_end m;
+    if (!ipc_get_login_end(body, &m))
+        return false;
+    if (login && !m.accepted)
+        refuse_by_peer(login, &m);
+    if (login)
+        outbound_end_login(login);
+    return true;
 }
 
 bool outbound_message(struct outbound *outbound, struct auth_peer *peer, unsigned type, uint32_t id, struct str body)
@@ -360,8 +424,10 @@ bool outbound_message(struct outbound *outbound, struct auth_peer *peer, unsigne
         return true;
     case IPC_LOGIN_CANCEL:
         if (login)
-            end_login(login);
+            outbound_end_login(login);
         return true;
+    case IPC_LOGIN_END:
+        return take_end(login, body);
     default:
         return false;
     }
@@ -374,7 +440,7 @@ void outbound_peer_gone(struct outbound *outbound, struct auth_peer *peer)
     struct login *login, *next;
     HASH_ITER(hh, outbound->logins, login, next)
         if (login->key.peer == peer)
-            end_login(login);
+            outbound_end_login(login);
 }
 
 void outbound_free(struct outbound **outbound)
@@ -382,7 +448,7 @@ void outbound_free(struct outbound **outbound)
     if (!*outbound)
         return;
     while ((*outbound)->logins)
-        end_login((*outbound)->logins);
+        outbound_end_login((*outbound)->logins);
     free_credentials(&(*outbound)->credentials);
     free_credentials(&(*outbound)->next_credentials);
     free(*outbound);

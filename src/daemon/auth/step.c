@@ -5,8 +5,6 @@
 
 #include "daemon/auth/inbound.h"
 #include "io/now.h"
-#include "kerberos/seal.h"
-#include "sasl/ntlm_seal.h"
 
 struct step_job {
     struct worker_job job;
@@ -162,7 +160,6 @@ static void ask_ntlm(struct session *session, const struct sasl_step *step)
 /* What smtpd will protect the session with. */
 static int take_layer(struct session *session, const struct sasl_layer_choice *choice, struct err *err)
 {
-    struct ntlm_seal seal;
     int rc = 0;
     switch (choice->kind) {
     case SASL_LAYER_NONE:
@@ -176,9 +173,8 @@ static int take_layer(struct session *session, const struct sasl_layer_choice *c
     case SASL_LAYER_NTLM_SIGN:
     case SASL_LAYER_NTLM_SEAL:
         session->layer.kind = IPC_LAYER_NTLM;
-        if (!sasl_server_ntlm_seal(session->sasl, &seal) || !ntlm_seal_export(&seal, &session->layer_state))
+        if (!sasl_server_layer_state(session->sasl, &session->layer_state))
             rc = err_set(err, ERR_AUTH, "NTLM has no keys for the layer");
-        ntlm_seal_done(&seal);
         break;
     }
     session->layer.peer_max_bytes = choice->peer_max_bytes;

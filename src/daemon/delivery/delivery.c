@@ -1,7 +1,7 @@
 /* The role: what master hands over, and the two channels. The queue's channel carries jobs; when it closes,
  * what had begun ends quietly. Auth's channel carries logins; when it closes, they fail for now.
  * A configuration that names a Maildir root which the sandbox does not know cannot be served by this
- * process: it finishes what runs and exits, and master starts a successor with the right sandbox. */
+ * process: master starts a successor with the right sandbox at once, and this one finishes what it has and exits. */
 #include "daemon/delivery/delivery.h"
 
 #include <stdio.h>
@@ -116,7 +116,9 @@ static void check_root(void *arg, const char *path)
     struct delivery *d = arg;
     if (d->draining || root_is_known(d, path))
         return;
-    log_event(d->ctx->log, LOG_LEVEL_NOTICE, "delivery.restart", "the configuration names %s for mail: a new process will serve it", path);
+    log_event(d->ctx->log, LOG_LEVEL_NOTICE, "delivery.restart", "the configuration names %s for mail: a new process serves it", path);
+    if (d->ctx->master) /* it need not wait until the slowest next hop has answered here */
+        channel_send(d->ctx->master, IPC_SUCCESSOR, 0, STR_NONE);
     begin_drain(d);
 }
 

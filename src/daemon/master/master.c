@@ -17,9 +17,11 @@
 
 #include "daemon/master/listen.h"
 #include "daemon/master/preflight.h"
+#include "daemon/master/restart.h"
 #include "daemon/master/rotate.h"
 #include "daemon/master/snapshot.h"
 #include "daemon/master/spawn.h"
+#include "daemon/master/watch.h"
 #include "daemon/role.h"
 #include "daemon/shared.h"
 #include "io/now.h"
@@ -40,6 +42,7 @@ struct master {
     bool reloading;                  /* some role does not run the current snapshot yet */
     bool was_ready, draining;
     char *log_to;                    /* where the log goes since the start */
+    const struct conf *started;      /* what the processes were started with */
     int exit_status;
 };
 
@@ -101,8 +104,13 @@ static void on_all_ready(void *arg, uint64_t generation)
         role_let_go_of_stderr(m->log_to);
     if (first && m->options->ready)
         m->options->ready(m->options->ready_arg);
+    struct buf restart;
+    buf_init(&restart, RELOAD_TEXT_MAX);
+    if (!first && restart_needed(m->started, m->snapshot->conf, &restart))
+        log_event(m->log, LOG_LEVEL_WARNING, "master.restart.needed", "%.*s", STR_ARG(buf_str(&restart)));
     if (m->reload_id)
-        spawn_reloaded(m->spawn, m->reload_id, STR_NONE);
+        spawn_reloaded(m->spawn, m->reload_id, IPC_RELOAD_DONE, buf_str(&restart));
+    buf_done(&restart);
     m->reload_id = 0;
 }
 
@@ -125,11 +133,12 @@ static void reload(struct master *m, uint32_t id)
         log_event(m->log, LOG_LEVEL_ERROR, "master.reload.refused", "nothing was changed: %.*s",
                   STR_ARG(buf_str(&mistakes)));
         if (id)
-            spawn_reloaded(m->spawn, id, buf_str(&mistakes));
+            spawn_reloaded(m->spawn, id, rc == ERR_CONFIG ? IPC_RELOAD_REFUSED : IPC_RELOAD_NOT_NOW, buf_str(&mistakes));
     } else {
         /* One that is still under way may never end, if a role cannot run it: this one takes its place. */
         if (m->reloading && m->reload_id)
-            spawn_reloaded(m->spawn, m->reload_id, STR("another reload came before every role ran this one\n"));
+            spawn_reloaded(m->spawn, m->reload_id, IPC_RELOAD_NOT_NOW,
+                           STR("another reload came before every process ran this configuration\n"));
         sd_notify(0, "RELOADING=1");
         struct snapshot *old = m->snapshot;
         m->reloading = true;
@@ -290,12 +299,19 @@ static int open_log(struct master *m, const struct conf *conf, struct err *err)
     return rc < 0 ? rc : log_new(m->loop, "master", &options, &m->log, err);
 }
 
+/* For tests, which cannot wait a minute for a process that hangs. */
+static int64_t watch_every_ms(void)
+{
+    uint64_t ms;
+    return str_to_u64(str_of(getenv("POSTERN_WATCH_MS")), 3600000, &ms) && ms > 0 ? (int64_t)ms : WATCH_EVERY_MS;
+}
+
 static int start_roles(struct master *m, struct err *err)
 {
     struct spawn_options options = {
         .loop = m->loop, .log = m->log, .spool_lock_fd = m->lock_fd, .shared_fd = m->shared_fd,
         .control_fd = m->control_fd, .all_ready = on_all_ready, .reload_wanted = on_reload_wanted,
-        .start_failed = on_start_failed, .all_ended = on_all_ended, .arg = m,
+        .start_failed = on_start_failed, .watch_every_ms = watch_every_ms(), .all_ended = on_all_ended, .arg = m,
     };
     int rc = spawn_new(&options, &m->spawn, err);
     if (rc == 0)
@@ -327,6 +343,8 @@ static int start_from(struct master *m, const struct conf *conf, struct buf *mis
         rc = take_spool_lock(m, conf->spool, err);
     if (rc == 0)
         rc = snapshot_load(m->options->config_path, 1, NULL, &m->snapshot, mistakes, err);
+    if (rc == 0)
+        m->started = conf_ref(m->snapshot->conf);
     if (rc == 0)
         rc = open_common(m, err);
     if (rc == 0)

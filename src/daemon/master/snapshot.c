@@ -316,7 +316,7 @@ static void load_domain(struct loading *l, const struct conf_domain *domain)
         w.kind = IPC_FILE_RECIPIENTS;
         w.path = domain->recipients;
         w.max_bytes = RECIPIENTS_MAX_BYTES;
-        w.roles = ROLE_BIT(ROLE_SMTPD);
+        w.roles = ROLE_BIT(ROLE_SMTPD) | ROLE_BIT(ROLE_QUEUE);
         load_file(l, &w);
     }
 }

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "daemon/master/watch.h"
 #include "io/channel.h"
 #include "spool/page.h"
 
@@ -28,6 +29,8 @@ struct process {
     int64_t backoff_ms, started_ms;
     int page_fd, bell_fd;        /* smtpd: what it shares with the queue */
     bool told_to_drain;
+    bool retired;                /* its successor has taken its place; it finishes what it has */
+    struct watch watch;
 };
 
 struct spawn {
@@ -36,13 +39,15 @@ struct spawn {
     struct process process[PROCESSES_MAX];
     size_t n;
     uint64_t announced_generation;
+    struct loop_timer *watch_timer;
+    int64_t watched_ms;
     bool started, draining;
 };
 
 /* Who talks to whom. */
 static const struct { enum role_id a, b; } neighbours[] = {
     { ROLE_SMTPD, ROLE_QUEUE },    { ROLE_SMTPD, ROLE_AUTH },   { ROLE_SMTPD, ROLE_KEYS },
-    { ROLE_QUEUE, ROLE_DELIVERY }, { ROLE_DELIVERY, ROLE_AUTH },
+    { ROLE_QUEUE, ROLE_DELIVERY }, { ROLE_DELIVERY, ROLE_AUTH }, { ROLE_QUEUE, ROLE_AUTH },
 };
 
 static bool are_neighbours(enum role_id a, enum role_id b)
@@ -54,6 +59,7 @@ static bool are_neighbours(enum role_id a, enum role_id b)
 }
 
 static void start_process(struct process *p);
+static void start_successor(struct process *old);
 
 static void check_all_ready(struct spawn *spawn)
 {
@@ -61,7 +67,7 @@ static void check_all_ready(struct spawn *spawn)
     if (spawn->announced_generation == generation)
         return;
     for (size_t i = 0; i < spawn->n; i++)
-        if (spawn->process[i].ready_generation != generation)
+        if (!spawn->process[i].retired && spawn->process[i].ready_generation != generation)
             return;
     spawn->announced_generation = generation;
     spawn->started = true;
@@ -75,6 +81,10 @@ static void on_message(void *arg, unsigned type, uint32_t id, struct str body, s
         p->ready_generation = p->spawn->snapshot->generation & ~(uint64_t)UINT32_MAX;
         p->ready_generation |= id;
         check_all_ready(p->spawn);
+    } else if (type == IPC_ALIVE) {
+        watch_answered(&p->watch, id);
+    } else if (type == IPC_SUCCESSOR && p->role == ROLE_DELIVERY) {
+        start_successor(p);
     } else if (type == IPC_RELOAD && p->role == ROLE_QUEUE) {
         p->spawn->o.reload_wanted(p->spawn->o.arg, id);
     } else {
@@ -164,7 +174,7 @@ static void connect_neighbours(struct process *p)
 {
     for (size_t i = 0; i < p->spawn->n; i++) {
         struct process *other = &p->spawn->process[i];
-        if (other == p || !other->channel || !are_neighbours(p->role, other->role))
+        if (other == p || !other->channel || other->retired || !are_neighbours(p->role, other->role))
             continue;
         int fds[2];
         struct err err;
@@ -216,6 +226,7 @@ static int fork_process(struct process *p, struct err *err)
     }
     p->pid = pid;
     p->ready_generation = 0;
+    p->watch = (struct watch){ 0 };
     p->started_ms = loop_now_ms(p->spawn->o.loop);
     return channel_open(p->spawn->o.loop, fds[0], &handlers, p, &p->channel, err);
 }
@@ -276,6 +287,69 @@ static int add_process(struct spawn *spawn, enum role_id role, unsigned index, s
     return loop_timer_new(spawn->o.loop, on_restart, p, &p->restart, err);
 }
 
+/* ---- a delivery process that may not serve the new configuration ---- */
+
+static struct process *place_for_successor(struct spawn *spawn, const struct process *old)
+{
+    for (size_t i = 0; i < spawn->n; i++) {
+        struct process *p = &spawn->process[i];
+        if (p->retired && p->pid == 0 && !p->channel) {
+            p->retired = p->told_to_drain = false;
+            p->index = old->index;
+            p->backoff_ms = 0;
+            return p;
+        }
+    }
+    struct err err;
+    return add_process(spawn, old->role, old->index, &err) == 0 ? &spawn->process[spawn->n - 1] : NULL;
+}
+
+static void start_successor(struct process *old)
+{
+    struct spawn *spawn = old->spawn;
+    if (old->retired || spawn->draining)
+        return;
+    struct process *p = place_for_successor(spawn, old);
+    if (!p) /* it ends when it has done what it has, and is started again */
+        return;
+    old->retired = true;
+    start_process(p);
+}
+
+/* ---- processes that hang ---- */
+
+static void say_hung(const struct process *p)
+{
+    struct log_record r;
+    log_begin(&r, p->spawn->o.log, LOG_LEVEL_ERROR, "master.role.hung");
+    log_cstr(&r, "role", role_name(p->role));
+    log_int(&r, "index", p->index);
+    log_int(&r, "seconds", WATCH_QUESTIONS * p->spawn->o.watch_every_ms / 1000);
+    log_end(&r);
+}
+
+static void on_watch(void *arg)
+{
+    struct spawn *spawn = arg;
+    int64_t now_ms = loop_now_ms(spawn->o.loop);
+    bool late = watch_is_late(now_ms - spawn->watched_ms, spawn->o.watch_every_ms);
+    spawn->watched_ms = now_ms;
+    loop_timer_set(spawn->watch_timer, spawn->o.watch_every_ms);
+    for (size_t i = 0; i < spawn->n; i++) {
+        struct process *p = &spawn->process[i];
+        bool hangs;
+        if (!p->channel || !p->ready_generation || spawn->draining)
+            continue; /* one that starts may read a large spool first */
+        uint32_t question = watch_ask(&p->watch, late, &hangs);
+        if (hangs) {
+            say_hung(p);
+            kill(p->pid, SIGKILL); /* SIGCHLD brings the rest */
+        } else {
+            channel_send(p->channel, IPC_ALIVE, question, STR_NONE);
+        }
+    }
+}
+
 int spawn_new(const struct spawn_options *options, struct spawn **ret_spawn, struct err *err)
 {
     struct spawn *spawn = calloc(1, sizeof *spawn);
@@ -283,7 +357,11 @@ int spawn_new(const struct spawn_options *options, struct spawn **ret_spawn, str
         return err_set(err, -ENOMEM, "out of memory");
     spawn->o = *options;
     *ret_spawn = spawn;
-    return 0;
+    int rc = loop_timer_new(spawn->o.loop, on_watch, spawn, &spawn->watch_timer, err);
+    if (rc == 0)
+        loop_timer_set(spawn->watch_timer, spawn->o.watch_every_ms);
+    spawn->watched_ms = loop_now_ms(spawn->o.loop);
+    return rc;
 }
 
 int spawn_start(struct spawn *spawn, const struct snapshot *snapshot, struct err *err)
@@ -315,8 +393,8 @@ void spawn_reload(struct spawn *spawn, const struct snapshot *snapshot)
     spawn->snapshot = snapshot;
     for (size_t i = 0; i < spawn->n; i++) {
         struct process *p = &spawn->process[i];
-        if (!p->channel)
-            continue; /* its successor starts with this snapshot */
+        if (!p->channel || p->retired)
+            continue; /* its successor starts with this snapshot, or has it */
         send_snapshot(p);
         channel_send(p->channel, IPC_GO, (uint32_t)snapshot->generation, STR_NONE);
     }
@@ -338,11 +416,15 @@ void spawn_log_fds(struct spawn *spawn, const char *to)
     }
 }
 
-void spawn_reloaded(struct spawn *spawn, uint32_t id, struct str mistakes)
+void spawn_reloaded(struct spawn *spawn, uint32_t id, enum ipc_reload_result result, struct str text)
 {
+    struct buf body;
+    buf_init(&body, CHANNEL_BODY_MAX);
+    ipc_put_reloaded(&body, &(struct ipc_reloaded){ result, text });
     for (size_t i = 0; i < spawn->n; i++)
         if (spawn->process[i].role == ROLE_QUEUE && spawn->process[i].channel)
-            channel_send(spawn->process[i].channel, IPC_RELOADED, id, mistakes);
+            channel_send(spawn->process[i].channel, IPC_RELOADED, id, buf_str(&body));
+    buf_done(&body);
 }
 
 static void process_ended(struct process *p, int status)
@@ -352,7 +434,8 @@ static void process_ended(struct process *p, int status)
     p->pid = 0;
     p->ready_generation = 0;
     channel_free(&p->channel);
-    if (spawn->draining)
+    bool ended_well = p->retired && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (spawn->draining || ended_well)
         return;
     struct log_record r;
     log_begin(&r, spawn->o.log, LOG_LEVEL_ERROR, "master.role.died");
@@ -363,6 +446,8 @@ static void process_ended(struct process *p, int status)
     else
         log_int(&r, "exit", WEXITSTATUS(status));
     log_end(&r);
+    if (p->retired)
+        return;
     if (!spawn->started && !was_ready) {
         spawn->o.start_failed(spawn->o.arg, p->role, WIFEXITED(status) ? WEXITSTATUS(status) : 70);
         return;
@@ -438,6 +523,7 @@ void spawn_free(struct spawn **spawn_at)
         if (p->bell_fd >= 0)
             close(p->bell_fd);
     }
+    loop_timer_free(&spawn->watch_timer);
     free(spawn);
     *spawn_at = NULL;
 }

@@ -1,5 +1,6 @@
 /* spawn: the processes of the daemon: starts each, connects it with those it talks to, gives it snapshots, and
- * starts it again when it dies (at once the first time, then after 0.25 s, 0.5 s … 30 s). */
+ * starts it again when it dies (at once the first time, then after 0.25 s, 0.5 s … 30 s) or hangs (master/watch.h).
+ * A delivery process may ask for a successor: then it finishes what it has beside it, and ends. */
 #pragma once
 #include "daemon/ipc.h"
 #include "daemon/master/snapshot.h"
@@ -13,6 +14,7 @@ struct spawn_options {
     struct log *log;
     int spool_lock_fd, shared_fd;    /* inherited or sent; stay the caller's */
     int control_fd;
+    int64_t watch_every_ms;          /* how often processes are asked whether they are alive */
     /* Every process runs the snapshot of this generation. */
     void (*all_ready)(void *arg, uint64_t generation);
     /* The queue asks for a reload; answer with spawn_reloaded(). */
@@ -34,7 +36,7 @@ void spawn_reload(struct spawn *spawn, const struct snapshot *snapshot);
 void spawn_send_file(struct spawn *spawn, const struct snapshot_file *file);
 /* Tells every process that the log's destination was opened anew. */
 void spawn_log_fds(struct spawn *spawn, const char *to);
-void spawn_reloaded(struct spawn *spawn, uint32_t id, struct str mistakes);
+void spawn_reloaded(struct spawn *spawn, uint32_t id, enum ipc_reload_result result, struct str text);
 /* A child has ended (SIGCHLD). */
 void spawn_reap(struct spawn *spawn);
 void spawn_drain(struct spawn *spawn);

@@ -8,7 +8,7 @@
 
 #include "base/arena.h"
 #include "base/clock.h"
-#include "daemon/queue/queue.h"
+#include "daemon/queue/submit.h"
 #include "io/now.h"
 #include "smtp/address.h"
 #include "smtp/dsn.h"
@@ -282,6 +282,19 @@ static int store(struct notice *n, struct str text, bool body_8bit)
     return 0;
 }
 
+static void take_unstored(struct notice *n, struct str original)
+{
+    struct submit_content content;
+    submit_content_init(&content, n->conf);
+    buf_init(&n->original, 2 * (size_t)RETURN_MAX_BYTES + 4);
+    struct str begin = str_slice(original.p, original.n < RETURN_MAX_BYTES ? original.n : RETURN_MAX_BYTES);
+    submit_content_add(&content, begin, &n->original, NULL); /* up to what no message may hold */
+    n->full = false;
+    n->returned = smtp_dsn_header_section(buf_str(&n->original), RETURN_MAX_BYTES);
+    if (!lines_are_whole(n->returned))
+        n->returned = STR_NONE;
+}
+
 static void drop(struct queue *q, const char *id, const struct bounce_row *rows, size_t n, const char *reason)
 {
     size_t failed = 0;
@@ -297,8 +310,9 @@ static void drop(struct queue *q, const char *id, const struct bounce_row *rows,
     log_end(&r);
 }
 
-/* 1: nothing is due. 0: committed() will come. */
-static int notify(struct notice *n, struct spool_reader *reader, const struct bounce_row *rows, size_t n_rows)
+/* 1: nothing is due. 0: committed() will come. Without a reader it is about `unstored`. */
+static int notify(struct notice *n, struct spool_reader *reader, struct str unstored, const struct bounce_row *rows,
+                  size_t n_rows)
 {
     struct bounce *b = n->bounce;
     const struct spool_envelope *e = n->envelope;
@@ -318,7 +332,10 @@ static int notify(struct notice *n, struct spool_reader *reader, const struct bo
         return -ENOMEM;
     if (n->n_recipients == 0)
         return 1;
-    take_original(n, reader);
+    if (reader)
+        take_original(n, reader);
+    else
+        take_unstored(n, unstored);
     struct buf text;
     buf_init(&text, NOTICE_MAX_BYTES);
     bool body_8bit;
@@ -327,19 +344,43 @@ static int notify(struct notice *n, struct spool_reader *reader, const struct bo
     return rc;
 }
 
-void bounce_send(struct queue *q, const struct spool_entry *entry, const struct bounce_row *rows, size_t n_rows,
-                 struct str remote_mta, void (*done)(void *arg, int result), void *arg)
+/* The timer is made first: what needs no commit must be told from a later turn. */
+static struct bounce *bounce_new(struct queue *q, void (*done)(void *arg, int result), void *arg)
 {
     struct bounce *b = calloc(1, sizeof *b);
-    /* The timer is made first: what needs no commit must be told from a later turn. */
     if (!b || loop_timer_new(q->ctx->loop, on_timer, b, &b->timer, NULL) < 0) {
         free(b);
         done(arg, -ENOMEM);
-        return;
+        return NULL;
     }
     b->queue = q;
     b->done = done;
     b->arg = arg;
+    return b;
+}
+
+void bounce_unstored(struct queue *q, const struct spool_envelope *envelope, struct str original,
+                     const struct bounce_row *rows, size_t n_rows, void (*done)(void *arg, int result), void *arg)
+{
+    struct bounce *b = bounce_new(q, done, arg);
+    if (!b)
+        return;
+    str_copy(STR("(drop)"), b->original_id, sizeof b->original_id);
+    struct notice n = { .bounce = b, .conf = q->ctx->conf, .envelope = envelope };
+    arena_init(&n.arena, ARENA_BYTES);
+    int rc = notify(&n, NULL, original, rows, n_rows);
+    buf_done(&n.original);
+    arena_done(&n.arena);
+    if (rc != 0)
+        answer_later(b, rc < 0 ? rc : 0);
+}
+
+void bounce_send(struct queue *q, const struct spool_entry *entry, const struct bounce_row *rows, size_t n_rows,
+                 struct str remote_mta, void (*done)(void *arg, int result), void *arg)
+{
+    struct bounce *b = bounce_new(q, done, arg);
+    if (!b)
+        return;
     spool_id_format(entry->id, b->original_id);
     if (entry->flags & (SPOOL_ENTRY_BOUNCE | SPOOL_ENTRY_NULL_SENDER)) {
         drop(q, b->original_id, rows, n_rows,
@@ -357,7 +398,7 @@ void bounce_send(struct queue *q, const struct spool_entry *entry, const struct 
     }
     struct notice n = { .bounce = b, .conf = q->ctx->conf, .envelope = spool_reader_envelope(reader), .remote_mta = remote_mta };
     arena_init(&n.arena, ARENA_BYTES);
-    rc = notify(&n, reader, rows, n_rows);
+    rc = notify(&n, reader, STR_NONE, rows, n_rows);
     buf_done(&n.original);
     arena_done(&n.arena);
     spool_reader_free(&reader);

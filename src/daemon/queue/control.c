@@ -59,6 +59,7 @@ static void conversation_free(struct conversation *c)
     struct control *control = c->control;
     if (c->handed_over)
         c->handed_over->conversation = NULL;
+    recipients_cancel(&c->question);
     release_content(c);
     answer_free(&c->walk);
     loop_fd_free(&c->watch);
@@ -151,7 +152,7 @@ void control_reload(struct conversation *c)
     enter(c, CONVERSATION_WAIT);
 }
 
-void control_reloaded(struct queue *q, uint32_t id, struct str mistakes)
+void control_reloaded(struct queue *q, uint32_t id, const struct ipc_reloaded *answer)
 {
     struct conversation *c = NULL;
     if (!q->control || id == 0)
@@ -163,10 +164,12 @@ void control_reloaded(struct queue *q, uint32_t id, struct str mistakes)
     if (!c)
         return; /* it did not wait */
     c->reload_id = 0;
-    if (mistakes.n == 0)
-        control_done(c, NULL);
+    if (answer->result == IPC_RELOAD_DONE)
+        control_done(c, answer->text.n ? json_pack("{s:o}", "warnings", answer_text(answer->text)) : NULL);
+    else if (answer->result == IPC_RELOAD_REFUSED)
+        refuse(c, EX_CONFIG, "the configuration has mistakes; nothing was changed", answer_text(answer->text));
     else
-        refuse(c, EX_CONFIG, "the configuration has mistakes; nothing was changed", answer_text(mistakes));
+        control_refuse(c, EX_TEMPFAIL, "%.*s", (int)(answer->text.n < 900 ? answer->text.n : 900), answer->text.p);
 }
 
 /* ---- submit ---- */
@@ -208,6 +211,32 @@ static void hand_over(struct conversation *c)
     release_content(c);
 }
 
+static void take_content(struct conversation *c)
+{
+    if (c->in.n >= c->request.size_bytes)
+        hand_over(c);
+    else
+        enter(c, CONVERSATION_CONTENT);
+}
+
+static void on_recipients(void *arg, enum recipients_answer answer, const bool *unknown)
+{
+    struct conversation *c = arg;
+    size_t first = 0;
+    c->question = NULL;
+    while (answer == RECIPIENTS_UNKNOWN && !unknown[first])
+        first++;
+    switch (answer) {
+    case RECIPIENTS_EXIST: take_content(c); break;
+    case RECIPIENTS_UNKNOWN:
+        control_refuse(c, EX_DATAERR, "there is no <%s> here: 5.1.1 no such user", submit_shown(c->request.recipient[first]).text);
+        break;
+    case RECIPIENTS_NOT_NOW:
+        control_refuse(c, EX_TEMPFAIL, "whether the recipients exist cannot be looked up at this moment; try again later");
+        break;
+    }
+}
+
 /* `json` is the conversation's from here on. */
 static void begin_submit(struct conversation *c, json_t *json)
 {
@@ -234,10 +263,10 @@ static void begin_submit(struct conversation *c, json_t *json)
     c->request = request;
     control->content_bytes += request.size_bytes;
     c->in.max = (size_t)request.size_bytes + READ_BYTES + SUBMIT_LINE_MAX_BYTES;
-    if (c->in.n >= request.size_bytes)
-        hand_over(c);
-    else
-        enter(c, CONVERSATION_CONTENT);
+    enter(c, CONVERSATION_WAIT);
+    c->question = recipients_ask(c->queue, request.recipient, request.n_recipients, on_recipients, c);
+    if (!c->question)
+        control_refuse(c, EX_TEMPFAIL, "no memory for a message; try again later");
 }
 
 /* ---- requests ---- */
@@ -339,6 +368,7 @@ static void on_deadline(void *arg)
         c->handed_over->conversation = NULL;
     c->handed_over = NULL;
     c->reload_id = 0;
+    recipients_cancel(&c->question);
     control_refuse(c, EX_TEMPFAIL, "no answer came within %d s; it may still be done", WAIT_MS / 1000);
 }
 

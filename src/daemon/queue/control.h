@@ -31,6 +31,7 @@ struct conversation {
     size_t looked;                   /* octets of `in` that hold no line end */
     json_t *request_json;            /* while the content of a submit comes */
     struct submit_request request;
+    struct recipients_question *question; /* whether the recipients of a submit exist */
     struct handed_over *handed_over; /* a message that the spool has not answered for yet */
     uint32_t reload_id;              /* 0: none is waited for */
     struct answer_walk *walk;

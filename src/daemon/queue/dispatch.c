@@ -379,6 +379,7 @@ static void delivery_gone(struct queue_delivery *d)
 {
     struct queue *q = d->queue;
     channel_free(&d->channel);
+    d->queue = d->retired ? NULL : q; /* its place is free again */
     for (uint32_t slot = 0; slot < q->jobs->n_slots; slot++) {
         struct spool_segment *s = spool_store_slot(q->store, slot);
         if (q->jobs->opened[slot] & (1u << d->index)) {
@@ -405,11 +406,37 @@ static void on_closed(void *arg, const struct err *why)
 
 static const struct channel_handlers handlers = { .message = on_message, .closed = on_closed };
 
+/* A successor has come while it still runs: what it has in hand stays its own, in another place. False: no place. */
+static bool set_aside(struct queue *q, struct queue_delivery *d)
+{
+    unsigned to = QUEUE_DELIVERIES_MAX - 1;
+    unsigned usual = q->ctx->conf->delivery_processes ? q->ctx->conf->delivery_processes : 1;
+    while (to > usual && q->delivery[to].queue)
+        to--;
+    if (to <= usual || !q->jobs)
+        return false;
+    struct queue_delivery *aside = &q->delivery[to];
+    *aside = *d;
+    aside->index = to;
+    aside->retired = true;
+    channel_set_arg(aside->channel, aside);
+    *d = (struct queue_delivery){ .queue = q, .index = d->index };
+    for (uint32_t i = 0; i < JOBS_MAX; i++)
+        if (q->jobs->job[i].id && q->jobs->job[i].delivery == d->index)
+            q->jobs->job[i].delivery = to;
+    for (uint32_t slot = 0; slot < q->jobs->n_slots; slot++) {
+        uint16_t *bits = &q->jobs->opened[slot];
+        if (*bits & (1u << d->index))
+            *bits = (uint16_t)((*bits & ~(1u << d->index)) | 1u << to);
+    }
+    return true;
+}
+
 void dispatch_peer(struct queue *q, unsigned index, int fd)
 {
     struct queue_delivery *d = &q->delivery[index];
     struct err err;
-    if (d->channel)
+    if (d->channel && !set_aside(q, d))
         delivery_gone(d);
     *d = (struct queue_delivery){ .queue = q, .index = index };
     if (channel_open(q->ctx->loop, fd, &handlers, d, &d->channel, &err) < 0)

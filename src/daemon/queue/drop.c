@@ -15,6 +15,7 @@
 
 #include "daemon/queue/submit.h"
 #include "io/now.h"
+#include "smtp/address.h"
 
 enum { LOOK_EVERY_MS = 5000, UNTIL_ABLE_MS = 500, NAMES_A_TURN = 256, COMPLAIN_EVERY_MS = 600000 };
 
@@ -26,7 +27,13 @@ struct drop {
     DIR *dir;                  /* NULL: not in the middle of a look */
     bool storing, stuck, orphan; /* orphan: freed while a message is being stored */
     int64_t complained_ms;
-    char name[NAME_MAX + 1];   /* the file that is being stored */
+    char name[NAME_MAX + 1];   /* the file that is being stored, and what it holds */
+    struct buf file;
+    struct str content;
+    json_t *object;
+    struct submit_request request;
+    unsigned uid;
+    struct recipients_question *question;
 };
 
 static void complain(struct drop *d, const char *what, const char *name, int saved_errno)
@@ -114,32 +121,100 @@ static int read_file(int fd, size_t n, struct buf *into, struct err *err)
     return 0;
 }
 
+static void let_go(struct drop *d)
+{
+    recipients_cancel(&d->question);
+    submit_request_done(&d->request);
+    json_decref(d->object);
+    d->object = NULL;
+    buf_done(&d->file);
+}
+
 static void stored(void *arg, int exit_status, uint64_t id, const char *text);
 
-static int hand_over(struct drop *d, const char *name, struct str file, unsigned uid, struct err *err)
+static void store(struct drop *d)
+{
+    struct submit_message m = { .sender = d->request.sender, .recipient = d->request.recipient,
+                                .n_recipients = d->request.n_recipients, .content = d->content, .uid = d->uid };
+    submit_store(d->queue, &m, stored, d);
+}
+
+static void on_bounced(void *arg, int result)
+{
+    struct drop *d = arg;
+    if (result < 0)
+        stored(d, EX_TEMPFAIL, 0, NULL);
+    else if (d->orphan || d->request.n_recipients == 0)
+        stored(d, EX_OK, 0, NULL);
+    else
+        store(d);
+}
+
+/* sendmail has said 0 long ago: the sender is told by mail, and the others get theirs. */
+static void bounce_unknown(struct drop *d, const bool *unknown)
+{
+    struct submit_request *r = &d->request;
+    struct spool_recipient *all = calloc(r->n_recipients, sizeof *all);
+    struct bounce_row *rows = calloc(r->n_recipients, sizeof *rows);
+    size_t n_rows = 0, n_known = 0;
+    for (size_t i = 0; i < r->n_recipients && all && rows; i++) {
+        all[i].address = r->recipient[i];
+        if (unknown[i])
+            rows[n_rows++] = (struct bounce_row){ .recipient = (uint16_t)i, .kind = BOUNCE_FAILED, .dsn = STR("5.1.1"),
+                                                  .diagnostic = STR("no such user here") };
+        else
+            r->recipient[n_known++] = r->recipient[i];
+    }
+    if (all && rows) {
+        struct spool_envelope e = { .arrival_wall_ms = now_wall_ms(), .reverse_path = r->sender, .recipient = all,
+                                    .n_recipients = r->n_recipients };
+        r->n_recipients = n_known;
+        struct log_record log;
+        log_begin(&log, d->queue->ctx->log, LOG_LEVEL_NOTICE, "queue.drop.unknown");
+        log_cstr(&log, "file", d->name);
+        log_int(&log, "recipients", (int64_t)n_rows);
+        log_str(&log, "first", rows[0].recipient < e.n_recipients ? all[rows[0].recipient].address : STR_NONE);
+        log_end(&log);
+        bounce_unstored(d->queue, &e, d->content, rows, n_rows, on_bounced, d);
+    } else {
+        stored(d, EX_TEMPFAIL, 0, NULL);
+    }
+    free(all);
+    free(rows);
+}
+
+static void on_recipients(void *arg, enum recipients_answer answer, const bool *unknown)
+{
+    struct drop *d = arg;
+    d->question = NULL;
+    bool bad_sender = d->request.sender.n && !smtp_address_parse(d->request.sender, NULL, NULL);
+    if (answer == RECIPIENTS_NOT_NOW)
+        stored(d, EX_TEMPFAIL, 0, NULL);
+    else if (answer == RECIPIENTS_EXIST || bad_sender) /* then store() says so */
+        store(d);
+    else
+        bounce_unknown(d, unknown);
+}
+
+static int hand_over(struct drop *d, const char *name, struct err *err)
 {
     struct str line;
-    struct str content = file;
-    if (!str_cut(&content, '\n', &line) || line.n > SUBMIT_LINE_MAX_BYTES)
+    d->content = buf_str(&d->file);
+    if (!str_cut(&d->content, '\n', &line) || line.n > SUBMIT_LINE_MAX_BYTES)
         return err_set(err, ERR_SYNTAX, "it does not begin with a request in one line");
-    json_t *object = json_loadb(line.p, line.n, JSON_REJECT_DUPLICATES, NULL);
-    const char *verb = json_string_value(json_object_get(object, "verb"));
-    struct submit_request request = { 0 };
-    int rc = verb && strcmp(verb, "submit") == 0 ? submit_request_read(object, d->queue->ctx->conf, &request, err)
+    d->object = json_loadb(line.p, line.n, JSON_REJECT_DUPLICATES, NULL);
+    const char *verb = json_string_value(json_object_get(d->object, "verb"));
+    int rc = verb && strcmp(verb, "submit") == 0 ? submit_request_read(d->object, d->queue->ctx->conf, &d->request, err)
                                                  : err_set(err, ERR_SYNTAX, "its first line is no submit request");
-    if (rc == 0 && request.size_bytes != content.n)
-        rc = err_set(err, ERR_SYNTAX, "it holds %zu octets of a message, its first line says %llu", content.n,
-                     (unsigned long long)request.size_bytes);
-    if (rc == 0) {
-        struct submit_message m = { .sender = request.sender, .recipient = request.recipient,
-                                    .n_recipients = request.n_recipients, .content = content, .uid = uid };
-        str_copy(str_of(name), d->name, sizeof d->name);
-        d->storing = true;
-        submit_store(d->queue, &m, stored, d);
-    }
-    submit_request_done(&request);
-    json_decref(object);
-    return rc;
+    if (rc == 0 && d->request.size_bytes != d->content.n)
+        rc = err_set(err, ERR_SYNTAX, "it holds %zu octets of a message, its first line says %llu", d->content.n,
+                     (unsigned long long)d->request.size_bytes);
+    if (rc < 0)
+        return rc;
+    str_copy(str_of(name), d->name, sizeof d->name);
+    d->question = recipients_ask(d->queue, d->request.recipient, d->request.n_recipients, on_recipients, d);
+    d->storing = d->question != NULL;
+    return d->question ? 0 : err_set(err, -ENOMEM, "no memory for a message");
 }
 
 static enum taken take(struct drop *d, const char *name)
@@ -149,16 +224,16 @@ static enum taken take(struct drop *d, const char *name)
     int fd = open_file(d, name, &st, &err);
     int rc = fd;
     if (fd >= 0) {
-        struct buf file;
-        buf_init(&file, (size_t)st.st_size);
-        rc = read_file(fd, (size_t)st.st_size, &file, &err);
+        buf_init(&d->file, (size_t)st.st_size);
+        d->uid = st.st_uid;
+        rc = read_file(fd, (size_t)st.st_size, &d->file, &err);
         close(fd);
         if (rc == 0)
-            rc = hand_over(d, name, buf_str(&file), st.st_uid, &err);
-        buf_done(&file);
+            rc = hand_over(d, name, &err);
     }
     if (rc >= 0)
         return TAKEN_STORING;
+    let_go(d);
     if (rc == ERR_SYNTAX || rc == ERR_LIMIT || rc == ERR_DENIED) {
         bad(d, name, err_text(&err));
         return TAKEN_BAD;
@@ -184,6 +259,7 @@ static void stored(void *arg, int exit_status, uint64_t id, const char *text)
     (void)id;
     struct drop *d = arg;
     d->storing = false;
+    let_go(d);
     if (d->orphan) {
         free(d);
         return;
@@ -284,6 +360,10 @@ void drop_free(struct queue *q)
         closedir(d->dir);
     d->dir = NULL;
     d->orphan = true;
+    if (d->question) { /* nothing has been stored yet */
+        let_go(d);
+        d->storing = false;
+    }
     if (!d->storing)
         free(d);
 }

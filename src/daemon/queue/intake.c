@@ -253,7 +253,8 @@ void intake_try_scan(struct queue *q)
             intake_follow(&q->writer[i]);
     intake_lend(q);
     queue_wake(q);
-    role_say_ready(q->ctx);
+    if (spool_writer_can_accept(q->own)) /* else when the first spare has come */
+        role_say_ready(q->ctx);
 }
 
 static void on_held_limit(void *arg)
@@ -382,9 +383,17 @@ static void own_failed(void *arg, const struct err *why)
     log_event(w->queue->ctx->log, LOG_LEVEL_ERROR, "spool.sync.failed", "%s", err_text(why));
 }
 
+/* From now on sendmail is served. */
+static void own_changed(void *arg)
+{
+    struct queue_writer *w = arg;
+    if (w->queue->ctx->ready_owed && w->queue->scanned && spool_writer_can_accept(w->queue->own))
+        role_say_ready(w->queue->ctx);
+}
+
 static const struct spool_writer_handlers own_handlers = {
     .segment_done = own_segment_done, .body_done = own_body_done, .body_taken = own_body_taken,
-    .failed = own_failed,
+    .failed = own_failed, .changed = own_changed,
 };
 
 int intake_start(struct queue *q, struct err *err)

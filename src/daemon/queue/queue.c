@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "daemon/queue/recipients.h"
 #include "io/now.h"
 
 static struct queue queue; /* as long as the process */
@@ -136,6 +137,8 @@ static void peer(struct role_ctx *ctx, enum role_id role, unsigned index, const 
         intake_peer(&queue, index, fds, n_fds);
     } else if (role == ROLE_DELIVERY && n_fds == 1 && index < QUEUE_DELIVERIES_MAX) {
         dispatch_peer(&queue, index, fds[0]);
+    } else if (role == ROLE_AUTH && n_fds == 1) {
+        recipients_peer(&queue, fds[0]);
     } else {
         for (size_t i = 0; i < n_fds; i++)
             close(fds[i]);
@@ -149,6 +152,8 @@ static void file(struct role_ctx *ctx, const struct ipc_file *f, int fd)
         queue.lock_fd = fd; /* kept open: a new master waits until we are gone */
     } else if (f->kind == IPC_FILE_CONTROL && queue.control_fd <= 0) {
         queue.control_fd = fd;
+    } else if (f->kind == IPC_FILE_RECIPIENTS) {
+        recipients_file(&queue, f->name, fd);
     } else {
         close(fd); /* a later snapshot brings the same ones again */
     }
@@ -157,6 +162,7 @@ static void file(struct role_ctx *ctx, const struct ipc_file *f, int fd)
 static void configured(struct role_ctx *ctx)
 {
     queue.ctx = ctx;
+    recipients_configured(&queue);
     if (queue.scanned)
         dispatch_configured(&queue);
 }
@@ -196,14 +202,15 @@ static int begin(struct role_ctx *ctx, struct err *err)
 static bool is_ready(struct role_ctx *ctx)
 {
     (void)ctx;
-    return queue.scanned;
+    return queue.scanned && queue.own && spool_writer_can_accept(queue.own);
 }
 
 static void message(struct role_ctx *ctx, unsigned type, uint32_t id, struct str body, struct channel_fds *fds)
 {
+    struct ipc_reloaded m;
     (void)ctx, (void)fds;
-    if (type == IPC_RELOADED)
-        control_reloaded(&queue, id, body);
+    if (type == IPC_RELOADED && ipc_get_reloaded(body, &m))
+        control_reloaded(&queue, id, &m);
 }
 
 /* Deliveries have ended before (master drains in that order); what they reported is noted, and the store's end syncs it. */

@@ -6,6 +6,7 @@
  *   settle.c    what becomes of recipients: settled, deferred, bounced, expired
  *   bounce.c    delivery status notifications, written as messages of our own
  *   compact.c   empties segments in which little is alive
+ *   recipients.c  whether those exist whom local users write to
  *   submit.c    messages handed over by sendmail: control socket and drop folder
  *   control.c   the control socket: conversations (docs/control.md)
  *   answer.c    what its verbs do to the queue */
@@ -37,6 +38,7 @@ struct queue_delivery {
     struct channel *channel;
     unsigned index;
     uint32_t n_jobs;
+    bool retired;              /* its successor has its index; it finishes what it has */
 };
 
 struct queue {
@@ -151,6 +153,11 @@ struct bounce_row {
 void bounce_send(struct queue *q, const struct spool_entry *entry, const struct bounce_row *rows, size_t n,
                  struct str remote_mta, void (*done)(void *arg, int result), void *arg);
 
+/* The same for recipients of a message that is not ours yet: `original` are its octets (any line ends), of which the
+ * header section is returned. The postmaster hears nothing; rows are the envelope's. */
+void bounce_unstored(struct queue *q, const struct spool_envelope *envelope, struct str original,
+                     const struct bounce_row *rows, size_t n, void (*done)(void *arg, int result), void *arg);
+
 /* Opens a message with its body file, if it has one: queue_read() alone gives what lies in the segment. A body that cannot
  * be opened fails when it is read. *ret_body_fd (-1: none) is to be closed behind the reader. */
 int bounce_read(struct queue *q, const struct spool_entry *entry, struct spool_reader **ret_reader, int *ret_body_fd,
@@ -176,4 +183,4 @@ void drop_free(struct queue *q);
 int control_start(struct queue *q, int listening_fd, struct err *err);
 void control_free(struct queue *q);
 /* Master's answer to a reload that a conversation asked for. */
-void control_reloaded(struct queue *q, uint32_t id, struct str mistakes);
+void control_reloaded(struct queue *q, uint32_t id, const struct ipc_reloaded *answer);

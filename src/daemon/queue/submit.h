@@ -6,6 +6,7 @@
 
 #include "base/arena.h"
 #include "daemon/queue/queue.h"
+#include "daemon/queue/recipients.h"
 #include "smtp/header.h"
 
 enum { SUBMIT_LINE_MAX_BYTES = 1 << 20, SUBMIT_CHUNK_BYTES = 64 * 1024 };
@@ -24,6 +25,12 @@ void submit_request_done(struct submit_request *request);
 /* Addresses and routes. The array lies in the arena, its strings are m's or conf's. */
 int submit_check_envelope(const struct conf *conf, const struct submit_message *m, struct arena *arena,
                           struct spool_recipient **ret_recipients, bool *ret_utf8, struct err *err);
+
+/* An address in an error's text: short, and nothing that a terminal would obey. */
+struct submit_shown {
+    char text[80];
+};
+struct submit_shown submit_shown(struct str address);
 
 /* The content on its way into the spool: line ends become CRLF, whatever they were; NUL, lines, sizes and the number of
  * hops are checked. */

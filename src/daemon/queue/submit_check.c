@@ -66,13 +66,9 @@ void submit_request_done(struct submit_request *r)
 
 /* ---- addresses ---- */
 
-/* An address in an error's text: short, and nothing that a terminal would obey. */
-struct shown {
-    char text[80];
-};
-static struct shown shown(struct str s)
+struct submit_shown submit_shown(struct str s)
 {
-    struct shown ret;
+    struct submit_shown ret;
     size_t n = s.n < sizeof ret.text - 1 ? s.n : sizeof ret.text - 1;
     for (size_t i = 0; i < n; i++)
         ret.text[i] = (unsigned char)s.p[i] >= 0x20 && (unsigned char)s.p[i] < 0x7f ? s.p[i] : '?';
@@ -87,7 +83,7 @@ static int check_local(const struct smtp_address *a, struct err *err)
     bool fits = smtp_address_local_plain(a, &plain);
     enum recipient_form form = fits ? recipient_check_local(buf_str(&plain)) : RECIPIENT_LONG;
     buf_done(&plain);
-    return form == RECIPIENT_OK ? 0 : err_set(err, ERR_SYNTAX, "bad recipient address <%s>: %s", shown(a->text).text,
+    return form == RECIPIENT_OK ? 0 : err_set(err, ERR_SYNTAX, "bad recipient address <%s>: %s", submit_shown(a->text).text,
                                               recipient_form_text(form));
 }
 
@@ -101,7 +97,7 @@ static int check_recipient(const struct conf *conf, struct str text, struct str 
     struct smtp_address a;
     enum smtp_address_fault fault;
     if (!smtp_address_parse(text, &a, &fault))
-        return err_set(err, ERR_SYNTAX, "bad recipient address <%s>: %s", shown(text).text, smtp_address_fault_text(fault));
+        return err_set(err, ERR_SYNTAX, "bad recipient address <%s>: %s", submit_shown(text).text, smtp_address_fault_text(fault));
     char domain[SMTP_ADDRESS_DOMAIN_MAX_BYTES + 1];
     for (size_t i = 0; i < a.domain.n; i++)
         domain[i] = ascii_lower(a.domain.p[i]);
@@ -109,7 +105,7 @@ static int check_recipient(const struct conf *conf, struct str text, struct str 
     int index = route_find(conf, lower);
     if (index < 0)
         return err_set(err, ERR_DENIED, "there is no way to <%s>: the configuration has no domain block for it and no domain \"*\"",
-                       shown(text).text);
+                       submit_shown(text).text);
     const struct conf_domain *block = &conf->domain[index];
     if (conf->postmaster && recipient_is_postmaster(a.local, lower, block)) {
         *ret_address = str_of(conf->postmaster);
@@ -123,7 +119,7 @@ int submit_check_envelope(const struct conf *conf, const struct submit_message *
 {
     enum smtp_address_fault fault;
     if (m->sender.n && !smtp_address_parse(m->sender, NULL, &fault))
-        return err_set(err, ERR_SYNTAX, "bad sender address <%s>: %s", shown(m->sender).text, smtp_address_fault_text(fault));
+        return err_set(err, ERR_SYNTAX, "bad sender address <%s>: %s", submit_shown(m->sender).text, smtp_address_fault_text(fault));
     if (m->n_recipients < 1 || m->n_recipients > recipients_max(conf))
         return err_set(err, ERR_LIMIT, "the message has %zu recipients, 1 to %zu are allowed (max_recipients)",
                        m->n_recipients, recipients_max(conf));

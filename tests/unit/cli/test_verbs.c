@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "../keystore/fixture.h"
 
 extern char **environ;
 static char folder[] = "/tmp/postern-cli-XXXXXX";
@@ -67,12 +68,22 @@ static void run(struct result *r, char **argv)
 }
 #define RUN(r, ...) run(r, (char *[]){ "postern", __VA_ARGS__, NULL })
 
+/* A certificate with its key, as `postern check` wants it. */
+static void write_certificate(mode_t mode)
+{
+    struct fixture_certificate f = fixture_simple("DNS:s.test", "EC");
+    char both[8192];
+    snprintf(both, sizeof both, "%s%s", f.pem, f.key_pem);
+    write_file("c.pem", both, mode);
+    fixture_free(&f);
+}
+
 /* Everything that the files name exists. */
 static const char *good_conf(void)
 {
     static char text[4096];
     snprintf(text, sizeof text,
-             "spool = \"%s\" drop = \"%s\" users = \"%s/u.db\" keys = \"%s\" user = \"root\"\n"
+             "spool = \"%s/s\" drop = \"%s/d\" users = \"%s/a/u.db\" keys = \"%s/k\" user = \"root\"\n"
              "server \"s.test\" { listen = \"127.0.0.1:2525\"\n certificate = \"c.pem\"\n }\n"
              "domain \"d.test\" { deliver = \"discard\" }\n",
              folder, folder, folder, folder);
@@ -114,7 +125,7 @@ static void test_check(void **state)
     assert_string_equal(r.out, "");
 
     write_file("postern.conf", good_conf(), 0644);
-    write_file("c.pem", "-----BEGIN PRIVATE KEY-----\n", 0600);
+    write_certificate(0600);
     RUN(&r, "check", "-c", kept);
     assert_string_equal(r.out, "");
     assert_int_equal(r.status, 0);
@@ -126,7 +137,7 @@ static void test_check(void **state)
     assert_true(json_is_array(json_object_get(root, "mistakes")));
     json_decref(root);
 
-    write_file("c.pem", "-----BEGIN PRIVATE KEY-----\n", 0644); /* for everybody to read */
+    write_certificate(0644); /* for everybody to read */
     RUN(&r, "check", "-c", kept);
     assert_int_equal(r.status, 78);
     assert_non_null(strstr(r.out, "postern.conf:3: certificate: everybody on this machine may read "));
@@ -155,7 +166,7 @@ static void test_files(void **state)
              "domain \"f.test\" { via = \"h.test\" tls = \"verify\" auth = \"PLAIN\" user = \"u\"\n password_file = "
              "\"pw\" }\n");
     write_file("files.conf", text, 0644);
-    write_file("c.pem", "-----BEGIN PRIVATE KEY-----\n", 0600);
+    write_certificate(0600);
     write_file("list", "alice\nbob bob\n", 0644);
     write_file("pw", "", 0644);
     RUN(&r, "check", "-c", kept);

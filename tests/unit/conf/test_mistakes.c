@@ -181,6 +181,89 @@ static const struct row rows[] = {
     { SERVER "domain \"a_b..test\" { via = mx }\n", "f:2: domain: \"a_b..test\" is not a domain, the title is a "
                                                     "domain, \"*.DOMAIN\" for all below it, or \"*\" for every "
                                                     "other\n" },
+    /* Kerberos, directories, identities, peers. */
+    { "server \"s.test\" { listen = {\"127.0.0.1:25\"} mechanisms = {GSSAPI} }\n" DOMAIN,
+      "f:1: server \"s.test\" offers GSSAPI, and server \"s.test\" has no keytab, add keytab = \"FILE\" to the "
+      "server\n" },
+    { "server \"s.test\" { listen = {\"127.0.0.1:25\"}\n host \"10.0.0.0/8\" { mechanisms = {GSS-SPNEGO} } }\n" DOMAIN,
+      "f:2: host \"10.0.0.0/8\" offers GSS-SPNEGO, and server \"s.test\" has no keytab, add keytab = \"FILE\" to the "
+      "server\n" },
+    { "server \"s.test\" { listen = {\"127.0.0.1:25\"} mechanisms = {GSS-SPNEGO, NTLM} }\n" DOMAIN, "" },
+    { "server \"s.test\" { listen = {\"127.0.0.1:25\"}\n exps = true mechanisms = {PLAIN} }\n" DOMAIN,
+      "f:2: exps = true, and server \"s.test\" has no mechanism for X-EXPS, add GSSAPI, GSS-SPNEGO, NTLM or LOGIN to "
+      "mechanisms\n" },
+    { "server \"s.test\" { listen = {\"127.0.0.1:25\"}\n channel_binding = require\n spn = {\"smtp/s.test\"} }\n" DOMAIN,
+      "f:2: channel_binding = \"require\" binds logins to TLS, and server \"s.test\" has no certificate, add "
+      "certificate = \"FILE\" (and key = \"FILE\")\n"
+      "f:3: server \"s.test\" has an spn and no keytab, add keytab = \"FILE\"\n" },
+    { "server \"s.test\" { listen = {\"127.0.0.1:25\"} keytab = \"/k\" spn = {\"mail.s.test\"} }\n" DOMAIN,
+      "f:1: spn: \"mail.s.test\" is not what can stand here, write CLASS/NAME, perhaps with @REALM: "
+      "\"SMTPSVC/mail.corp.test\"\n" },
+    { "server \"s.test\" { listen = {\"127.0.0.1:25\"}\n host \"10.0.0.1\" { ntlm_v1 = true } login_line = true "
+      "mechanisms = {PLAIN} }\n" DOMAIN,
+      "f:2: login_line = true, and server \"s.test\" does not offer LOGIN, add LOGIN to mechanisms\n"
+      "f:2: ntlm_v1 = true, and host \"10.0.0.1\" is not offered NTLM, add NTLM to mechanisms\n" },
+    { "server \"s.test\" { listen = {\"127.0.0.1:25\"} accept = tls encryption = layer mechanisms = {PLAIN} }\n" DOMAIN,
+      "f:1: nobody can encrypt: server \"s.test\" has no certificate and no mechanism with a layer, add a certificate, "
+      "or GSSAPI, GSS-SPNEGO or NTLM to mechanisms\n" },
+    { SERVER "domain \"a.test\" { via = \"h.test\" auth = gssapi keytab = \"/k\" }\n",
+      "f:2: auth = \"GSSAPI\" for domain \"a.test\" needs a principal and its keytab or password, add principal = "
+      "\"NAME@REALM\"\n" },
+    { SERVER "domain \"a.test\" { via = \"h.test\" auth = \"optional:auto\" principal = \"a@R.TEST\" }\n",
+      "f:2: auth = \"AUTO\" for domain \"a.test\" needs a principal and its keytab or password, add keytab = \"FILE\" "
+      "or password_file = \"FILE\"\n" },
+    { SERVER "domain \"a.test\" { via = \"h.test\" auth = \"optional:auto\" principal = \"a@R.TEST\" keytab = \"/k\" }\n",
+      "" },
+    { SERVER "domain \"a.test\" { via = \"h.test\" auth = \"GSAPI\" }\n",
+      "f:2: auth: \"GSAPI\" is not what can stand here, did you mean \"GSSAPI\"?\n" },
+    { SERVER "domain \"a.test\" { via = \"h.test\" auth = \"SCRAM-SHA-256\" user = u password_file = \"/p\" seal = true }\n",
+      "f:2: auth = \"SCRAM-SHA-256\" has no layer that could encrypt, take it out and write tls = \"require\", or use "
+      "GSSAPI, GSS-SPNEGO or NTLM\n" },
+    { SERVER "domain \"a.test\" { via = \"h.test\" principal = \"alice\" }\n",
+      "f:2: principal: \"alice\" is not what can stand here, the realm is missing: \"NAME@REALM\"\n"
+      "f:2: domain \"a.test\" has a principal and no auth, add auth = \"PLAIN\" or another mechanism\n" },
+    { GOOD "directory \"CORP.TEST\" { principal = \"a@CORP.TEST\" }\n",
+      "f:3: directory \"CORP.TEST\" has no servers, add servers = {\"ldap://HOST\"}\n"
+      "f:3: directory \"CORP.TEST\" has a principal and no keytab, add keytab = \"FILE\"\n" },
+    { GOOD "directory \"CORP.TEST\" { servers = {\"ldap://10.0.0.1\"} }\n",
+      "f:3: servers: \"ldap://10.0.0.1\" is not what can stand here, write the server's name: Kerberos and certificates "
+      "know no addresses\n" },
+    { GOOD "directory \"CORP.TEST\" { servers = {\"ldap://dc1\"} bind = ldaps }\n",
+      "f:3: ldap://dc1 does not fit bind = \"ldaps\", write ldaps://HOST, or another bind\n" },
+    { GOOD "directory \"CORP/TEST\" { servers = {\"ldap://dc1\"} }\n",
+      "f:3: directory: \"CORP/TEST\" cannot be a title, write a Kerberos realm: \"CORP.TEST\"\n" },
+    { GOOD "directory \"A\" { servers = {\"ldap://a\"} netbios = C }\nidentity \"b\" { realm = \"B\" domain = \"b.test\" "
+           "netbios = c }\n",
+      "f:4: netbios = \"C\" is the NT name of A already, give each realm its own\n" },
+    { GOOD "identity \"a\" { realm = \"A\" }\nidentity \"A\" { reject = true }\n",
+      "f:3: identity \"a\" says nothing about a mailbox, add domain, match and mailbox, attribute, table, or reject = "
+      "true\nf:4: identity \"A\" was given already at f:3, keep one of the two\n" },
+    { GOOD "identity \"a\" { domain = \"a.test\"\n table = \"/t\" }\n",
+      "f:4: identity \"a\" has both domain and table, make two rules of it\n" },
+    { GOOD "identity \"a\" { match = \"(\" mailbox = \"a@a.test\" }\n",
+      "f:3: match: \"(\" is not what can stand here, Unmatched ( or \\(\n" },
+    { GOOD "identity \"a\" { match = \"a{2}\" reject = true }\n",
+      "f:3: match: \"a{2}\" is not what can stand here, {…} cannot be used here: repeat the part, or write + or *\n" },
+    { GOOD "identity \"a\" { match = \"(a)\\\\1\" reject = true }\n",
+      "f:3: match: \"(a)\\1\" is not what can stand here, a group can be named in mailbox, not within the "
+      "expression\n" },
+    { GOOD "identity \"a\" { match = \"(a)b\" mailbox = \"\\\\2@a.test\" }\n",
+      "f:3: mailbox = \"\\2@a.test\" names a group that match does not have, write groups of match as \"\\\\1\" to "
+      "\"\\\\9\"\n" },
+    { GOOD "identity \"a\" { match = \"a\" }\n",
+      "f:3: identity \"a\" has a match and no mailbox, add mailbox = \"\\\\1@example.com\", or reject = true\n" },
+    { GOOD "identity \"a\" { realm = \"A\" attribute = {mail} }\n",
+      "f:3: identity \"a\" asks the directory of A, and there is none, add directory \"A\" { servers = "
+      "{\"ldap://HOST\"} }\n" },
+    { GOOD "identity \"a\" { realm = \"A\" attribute = {mail} }\ndirectory \"A\" { servers = {\"ldap://a\"} }\n",
+      "f:4: identity \"a\" asks directory \"A\", which has no principal to ask as, add principal = \"NAME@REALM\" and "
+      "keytab = \"FILE\"\n" },
+    { GOOD "peers \"p\" { principals = {\"*@A\"} rights = {relai} }\n",
+      "f:3: rights: \"relai\" is not what can stand here, did you mean \"relay\"?\n"
+      "f:3: principals: \"*@A\" stands for itself, there is no *, name each of them\n" },
+    { GOOD "peers \"p\" { }\n",
+      "f:3: peers \"p\" names nobody, add principals = {\"MX1$@CORP.TEST\"}\n"
+      "f:3: peers \"p\" gives no rights, add rights = {\"relay\", \"any-sender\"}\n" },
     { GOOD "retry_min = 2h\n", "f:3: retry_min is longer than retry_max, make retry_max larger\n" },
 };
 

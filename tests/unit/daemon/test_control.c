@@ -524,9 +524,10 @@ static void reload_waits_for_master(void **state)
         say(fd, STR("{\"verb\":\"reload\"}\n"));
         while (!reload_id)
             loop_run_once(f.ctx.loop, true);
-        control_reloaded(&f.q, reload_id + 1, STR_NONE); /* not its */
-        control_reloaded(&f.q, reload_id, mistaken ? STR("a.conf:1: no\n") : STR_NONE);
-        control_reloaded(&f.q, reload_id, STR_NONE);     /* twice */
+        const struct ipc_reloaded done = { IPC_RELOAD_DONE, STR_NONE }, refused = { IPC_RELOAD_REFUSED, STR("a.conf:1: no\n") };
+        control_reloaded(&f.q, reload_id + 1, &done); /* not its */
+        control_reloaded(&f.q, reload_id, mistaken ? &refused : &done);
+        control_reloaded(&f.q, reload_id, &done);     /* twice */
         struct buf b = hear(fd);
         assert_non_null(strstr(b.p, mistaken ? "\"exit\":78" : "\"ok\":true"));
         assert_int_equal(strstr(b.p, "\"mistakes\":\"a.conf:1: no\\n\"") != NULL, mistaken);

@@ -20,6 +20,15 @@ static bool again_file(struct str body, struct buf *out)
     return ok;
 }
 
+static bool again_reloaded(struct str body, struct buf *out)
+{
+    struct ipc_reloaded m;
+    bool ok = ipc_get_reloaded(body, &m);
+    if (ok)
+        ipc_put_reloaded(out, &m);
+    return ok;
+}
+
 static bool again_peer(struct str body, struct buf *out)
 {
     struct ipc_peer m;
@@ -127,6 +136,11 @@ static void put_file(struct buf *b)
     ipc_put_file(b, &(struct ipc_file){ IPC_FILE_CA, 255, STR("mail.corp.test"), STR("/etc/postern/mail.pem") });
 }
 
+static void put_reloaded(struct buf *b)
+{
+    ipc_put_reloaded(b, &(struct ipc_reloaded){ IPC_RELOAD_NOT_NOW, STR("another reload came") });
+}
+
 static void put_peer(struct buf *b)
 {
     ipc_put_peer(b, &(struct ipc_peer){ ROLE_DELIVERY, 65535 });
@@ -212,6 +226,7 @@ static const struct message {
 } messages[] = {
     { "file", put_file, again_file, false },
     { "peer", put_peer, again_peer, false },
+    { "reloaded", put_reloaded, again_reloaded, false },
     { "segment", put_segment, again_segment, false },
     { "auth_start", put_auth_start, again_auth_start, false },
     { "auth_done", put_auth_done, again_auth_done, false },

@@ -249,11 +249,90 @@ static void damaged_rows_and_other_versions_are_refused(void **state)
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
     assert_int_equal(sqlite3_exec(db, "UPDATE users SET stored_key = x'00'", NULL, NULL, NULL), SQLITE_OK);
     assert_int_equal(users_find(users, STR("anna"), &got, &err), ERR_CORRUPT);
-    assert_int_equal(sqlite3_exec(db, "PRAGMA user_version = 2", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "PRAGMA user_version = 3", NULL, NULL, NULL), SQLITE_OK);
     sqlite3_close(db);
     assert_int_equal(open_error(USERS_READ, &err), ERR_STORE);
-    assert_non_null(strstr(err.text, "version 2"));
+    assert_non_null(strstr(err.text, "version 3"));
     users_close(&users);
+}
+
+static void keeps_nt_hashes_of_some(void **state)
+{
+    struct users *users = open_as(USERS_CREATE);
+    struct users_verifier a = verifier_of('a'), b = verifier_of('b'), got;
+    unsigned char hash[USERS_NT_HASH_BYTES];
+    struct err err;
+    b.nt_hash_bytes = USERS_NT_HASH_BYTES;
+    memset(b.nt_hash, 'n', sizeof b.nt_hash);
+    assert_int_equal(users_add(users, STR("anna"), NULL, 0, &a, 1, &err), 0);
+    assert_int_equal(users_add(users, STR("bob"), NULL, 0, &b, 1, &err), 0);
+    assert_int_equal(users_find_nt(users, STR("anna"), hash, &err), 0);
+    assert_int_equal(users_find_nt(users, STR("carl"), hash, &err), ERR_ABSENT);
+    assert_int_equal(users_find_nt(users, STR("bob"), hash, &err), 1);
+    assert_memory_equal(hash, b.nt_hash, sizeof hash);
+    assert_int_equal(users_find(users, STR("bob"), &got, &err), 0);
+    assert_int_equal(got.nt_hash_bytes, 0); /* who does not ask for it does not get it */
+    assert_int_equal(users_set_password(users, STR("anna"), &b, 2, &err), 0);
+    assert_int_equal(users_set_password(users, STR("bob"), &a, 2, &err), 0);
+    assert_int_equal(users_find_nt(users, STR("anna"), hash, &err), 1);
+    assert_int_equal(users_find_nt(users, STR("bob"), hash, &err), 0);
+    b.nt_hash_bytes = 15;
+    assert_true(users_set_password(users, STR("bob"), &b, 2, &err) < 0);
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "UPDATE users SET nt_hash = x'00'", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    assert_int_equal(users_find_nt(users, STR("anna"), hash, &err), ERR_CORRUPT);
+    users_close(&users);
+}
+
+static int count_nt(void *arg, const struct users_entry *entry)
+{
+    *(int *)arg += entry->has_nt_hash ? 100 : 1;
+    return 0;
+}
+
+/* As version 1 wrote it: read as it is, and brought to version 2 by the first who writes. */
+static void stores_of_version_1_go_on(void **state)
+{
+    static const char old[] =
+        "CREATE TABLE users (name TEXT PRIMARY KEY NOT NULL, salt BLOB NOT NULL, iterations INTEGER NOT NULL,"
+        " stored_key BLOB NOT NULL, server_key BLOB NOT NULL, created_ms INTEGER NOT NULL, changed_ms INTEGER NOT NULL)"
+        " STRICT, WITHOUT ROWID;"
+        "CREATE TABLE addresses (address TEXT PRIMARY KEY NOT NULL, user TEXT NOT NULL REFERENCES users (name)"
+        " ON DELETE CASCADE) STRICT, WITHOUT ROWID;"
+        "CREATE INDEX addresses_user ON addresses (user);"
+        "CREATE TABLE store (secret BLOB NOT NULL) STRICT;"
+        "INSERT INTO store VALUES (zeroblob(32));"
+        "INSERT INTO users VALUES ('anna', x'00', 4096, zeroblob(32), zeroblob(32), 1, 1);"
+        "PRAGMA application_id = 1349743701; PRAGMA user_version = 1;";
+    unsigned char hash[USERS_NT_HASH_BYTES];
+    struct users_verifier b = verifier_of('b'), got;
+    struct err err;
+    int sum = 0;
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, old, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+
+    struct users *reader = open_as(USERS_READ);
+    assert_int_equal(users_find(reader, STR("anna"), &got, &err), 0);
+    assert_int_equal(users_find_nt(reader, STR("anna"), hash, &err), 0);
+    assert_int_equal(users_find_nt(reader, STR("bob"), hash, &err), ERR_ABSENT);
+    assert_int_equal(users_list(reader, count_nt, &sum, &err), 0);
+    assert_int_equal(sum, 1);
+
+    struct users *writer = open_as(USERS_WRITE);
+    b.nt_hash_bytes = USERS_NT_HASH_BYTES;
+    assert_int_equal(users_find(writer, STR("anna"), &got, &err), 0);
+    assert_int_equal(users_set_password(writer, STR("anna"), &b, 2, &err), 0);
+    assert_int_equal(users_find_nt(reader, STR("anna"), hash, &err), 1); /* the daemon's handle from before sees it */
+    assert_int_equal(users_list(reader, count_nt, &sum, &err), 0);
+    assert_int_equal(sum, 101);
+    users_close(&writer);
+    writer = open_as(USERS_WRITE);
+    users_close(&writer);
+    users_close(&reader);
 }
 
 static void a_folder_may_be_a_link(void **state)
@@ -337,6 +416,8 @@ int main(void)
         IN_FOLDER(a_writer_makes_others_wait),
         IN_FOLDER(foreign_and_damaged_files_are_refused),
         IN_FOLDER(damaged_rows_and_other_versions_are_refused),
+        IN_FOLDER(keeps_nt_hashes_of_some),
+        IN_FOLDER(stores_of_version_1_go_on),
         IN_FOLDER(a_folder_may_be_a_link),
         IN_FOLDER(an_interrupted_change_is_rolled_back_by_a_writer),
         IN_FOLDER(notices_that_the_file_was_replaced),
