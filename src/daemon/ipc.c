@@ -127,6 +127,7 @@ void ipc_put_auth_done(struct buf *b, const struct ipc_auth_done *m)
     wire_put_str(b, m->text);
     wire_put_str(b, m->user);
     wire_put_str(b, m->cause);
+    wire_put_str(b, m->inner);
     wire_put_str(b, m->mailbox);
     wire_put_str(b, m->senders);
     put_layer(b, &m->layer);
@@ -142,6 +143,7 @@ bool ipc_get_auth_done(struct str body, struct ipc_auth_done *ret)
     ret->text = wire_get_str(&w, TEXT_MAX_BYTES);
     ret->user = wire_get_str(&w, NAME_MAX_BYTES);
     ret->cause = wire_get_str(&w, NAME_MAX_BYTES);
+    ret->inner = wire_get_str(&w, 32);
     ret->mailbox = wire_get_str(&w, NAME_MAX_BYTES);
     ret->senders = wire_get_str(&w, SENDERS_MAX_BYTES);
     bool layer_ok = get_layer(&w, &ret->layer);

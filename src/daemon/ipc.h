@@ -156,6 +156,7 @@ struct ipc_auth_done {
     struct str enhanced, text; /* "5.7.8", "Authentication credentials invalid" */
     struct str user;           /* who it is, or who it said it is */
     struct str cause;          /* stable word for the log: bad-password, unknown-user, locked-out … */
+    struct str inner;          /* what was inside the mechanism: "krb5", "spnego-ntlm" …; empty: nothing */
     struct str mailbox;        /* whose mail it is, by the identity rules; empty: they name none */
     struct str senders;        /* further addresses that it may send as, separated by spaces */
     struct ipc_layer layer;

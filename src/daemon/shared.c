@@ -63,6 +63,19 @@ struct shared *shared_map(int fd, unsigned index)
     return shared;
 }
 
+struct shared *shared_map_to_look(int fd)
+{
+    struct shared *shared = calloc(1, sizeof *shared);
+    if (!shared)
+        return NULL;
+    shared->table = mmap(NULL, sizeof(struct table), PROT_READ, MAP_SHARED, fd, 0);
+    if (shared->table == MAP_FAILED) {
+        free(shared);
+        return NULL;
+    }
+    return shared;
+}
+
 void shared_unmap(struct shared **shared)
 {
     if (!*shared)

@@ -27,3 +27,6 @@ enum limit_session shared_session_begin(struct shared *shared, const struct conf
                                         const unsigned char address[16], int *ret_slot);
 void shared_session_end(struct shared *shared, int slot);
 uint32_t shared_sessions(const struct shared *shared);
+
+/* For who only wants to know how many sessions there are: nothing is counted or cleared. NULL with errno set. */
+struct shared *shared_map_to_look(int fd);

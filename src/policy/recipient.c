@@ -2,11 +2,7 @@
 
 #include <stdlib.h>
 
-/* Without this uthash ends the process when it has no memory. */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
-/* The hash of uthash falls through its cases without saying so in a way that clang reads. */
-#pragma GCC diagnostic ignored "-Wimplicit-fallthrough"
+#include "base/hash.h"
 
 enum recipient_form recipient_check_local(struct str local)
 {
@@ -86,7 +82,7 @@ static bool add(struct recipient_table *table, struct str text, struct err *err)
         return true;
     }
     HASH_ADD_KEYPTR(hh, table->entries, entry->text, entry->n, entry);
-    if (!entry->hh.tbl) {
+    if (!hash_has(entry)) {
         free(entry);
         err_set(err, ERR_LIMIT, "out of memory");
         return false;

@@ -12,6 +12,7 @@ struct verdict_session {
     bool tls_active;
     bool authenticated;
     bool channel_binding;    /* the TLS channel has something to bind to: -PLUS can be offered */
+    bool layer_active;       /* a SASL layer that `encryption` counts protects the session */
 };
 
 struct verdict {
@@ -21,6 +22,7 @@ struct verdict {
     bool offer_starttls;
     bool offer_auth;         /* at least one mechanism may be used now */
     char mechanisms[VERDICT_MECHANISMS_BYTES]; /* for the AUTH line, in the configured order, space-separated */
+    char exps_mechanisms[VERDICT_MECHANISMS_BYTES]; /* the same for X-EXPS: those that Exchange knows */
 };
 
 void verdict_session(const struct verdict_session *in, struct verdict *ret);

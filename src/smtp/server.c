@@ -78,6 +78,11 @@ void smtp_server_greet_refuse(struct smtp_server *s, unsigned code, const char *
     server_refuse_close(s, code, enhanced, text);
 }
 
+void smtp_server_set_limits(struct smtp_server *s, const struct smtp_server_limits *limits)
+{
+    s->limits = limits;
+}
+
 void smtp_server_set_policy(struct smtp_server *s, const struct smtp_server_policy *policy)
 {
     s->policy = *policy;

@@ -170,6 +170,8 @@ void smtp_server_free(struct smtp_server *s);
 void smtp_server_greet(struct smtp_server *s, int64_t now_ms);
 /* The greeting is this refusal (421, 554), and CLOSE follows. `text` as in smtp_server_reject(). */
 void smtp_server_greet_refuse(struct smtp_server *s, unsigned code, const char *enhanced, const char *text);
+/* From the next command on; borrowed. */
+void smtp_server_set_limits(struct smtp_server *s, const struct smtp_server_limits *limits);
 void smtp_server_set_policy(struct smtp_server *s, const struct smtp_server_policy *policy);
 /* The virtual server is another one (SNI): before the greeting, or before smtp_server_tls_started(). Borrowed. */
 void smtp_server_set_hostname(struct smtp_server *s, struct str hostname);

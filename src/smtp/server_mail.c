@@ -100,13 +100,16 @@ static const struct refusal *take_params(struct smtp_server *s, struct str rest,
 {
     static const struct refusal malformed = { 501, "5.5.4",
                                               "Malformed parameters; syntax: MAIL FROM:<address> [KEYWORD=value ...]" };
+    static const struct refusal without_ehlo = { 555, "5.5.4", "MAIL takes parameters only after EHLO" };
     struct smtp_param p;
     unsigned seen = 0;
     for (;;) {
         enum smtp_params_step step = smtp_params_next(&rest, !s->policy.smtputf8_off, &p);
         if (step == SMTP_PARAMS_END)
             return NULL;
-        const struct refusal *no = step == SMTP_PARAMS_BAD ? &malformed : take_param(s, &p, &seen, t);
+        const struct refusal *no = step == SMTP_PARAMS_BAD        ? &malformed
+                                   : s->helo_kind == HELO_HELO ? &without_ehlo
+                                                               : take_param(s, &p, &seen, t);
         if (no)
             return no;
     }

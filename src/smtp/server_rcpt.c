@@ -38,6 +38,8 @@ static unsigned take_params(struct smtp_server *s, struct str rest, struct smtp_
             return 0;
         if (step == SMTP_PARAMS_BAD)
             return 501;
+        if (s->helo_kind == HELO_HELO) /* nothing was offered, nothing can be asked for */
+            return 555;
         if (str_eq_nocase(p.keyword, STR("NOTIFY"))) {
             if (seen_notify || !take_notify(p.value, &r->notify))
                 return 501;

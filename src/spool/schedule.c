@@ -1,7 +1,8 @@
 #include "spool/schedule.h"
 
 #include <assert.h>
-#include <uthash.h>
+
+#include "base/hash.h"
 
 enum {
     POOL_CHUNK_BYTES = 64 * 1024,
@@ -548,8 +549,13 @@ uint32_t spool_schedule_text(struct spool_schedule *s, struct str text)
         HASH_DEL(s->texts, *place);
         free(*place);
     }
-    *place = t;
+    *place = NULL;
     HASH_ADD_KEYPTR(hh, s->texts, t->p, t->n, t);
+    if (!hash_has(t)) {
+        free(t);
+        return 0;
+    }
+    *place = t;
     return t->number;
 }
 

@@ -188,6 +188,10 @@ struct body *store_add_body(struct spool_store *store, uint64_t number, enum bod
         return NULL;
     *b = (struct body){ .number = number, .fd = -1, .state = state };
     HASH_ADD(hh, store->bodies, number, sizeof b->number, b);
+    if (!hash_has(b)) {
+        free(b);
+        return NULL;
+    }
     return b;
 }
 

@@ -1,7 +1,7 @@
 /* store_private: what the files of the store share; see store.h. */
 #pragma once
-#include <uthash.h>
 
+#include "base/hash.h"
 #include "io/worker.h"
 #include "spool/log.h"
 #include "spool/store.h"

@@ -98,6 +98,10 @@ static struct remembered *memory_of(struct spool_store *store, uint64_t id)
         return NULL;
     m->id = id;
     HASH_ADD(hh, store->memory, id, sizeof m->id, m);
+    if (!hash_has(m)) {
+        free(m);
+        return NULL;
+    }
     return m;
 }
 
@@ -182,6 +186,10 @@ static bool replay_segments(struct spool_store *store, struct wire *w)
             return !w->bad;
         }
         HASH_ADD(hh, store->scanned, segment, sizeof s->segment, s);
+        if (!hash_has(s)) {
+            free(s);
+            return false;
+        }
     }
     return !w->bad;
 }

@@ -296,6 +296,16 @@ def test_filters(p):
     p.cli("queue", "delete", one)
 
 
+def test_status_counts_sessions(p):
+    def sessions():
+        return json.loads(p.cli("status", "--json"))["sessions"]
+
+    until(lambda: sessions() == 0, "earlier sessions have ended")
+    with p.connect(source=fresh_source()), p.connect(source=fresh_source()):
+        assert sessions() == 2
+    until(lambda: sessions() == 0, "they are given back")
+
+
 def test_pause_in_and_out(p):
     p.cli("pause", "in")
     with p.connect(source=fresh_source()) as w:

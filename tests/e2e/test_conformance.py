@@ -31,6 +31,15 @@ def test_helo_offers_nothing(main):
     with main.connect(source=fresh_source()) as w:
         assert len(w.cmd("HELO client.test", 250).lines) == 1
         assert w.message("a@b.test", "alice@corp.test", b"Subject: by-helo\r\n\r\nx\r\n").code == 250
+        # RFC 5321 section 4.1.1.11: parameters come with extensions, and HELO knows of none.
+        for params in ("SIZE=100", "BODY=8BITMIME", "SMTPUTF8", "RET=HDRS"):
+            w.cmd(f"MAIL FROM:<a@b.test> {params}", 555, "5.5.4")
+        w.cmd("MAIL FROM:<a@b.test> =", 501)
+        w.cmd("MAIL FROM:<a@b.test>", 250)
+        w.cmd("RCPT TO:<alice@corp.test> NOTIFY=NEVER", 555, "5.5.4")
+        w.cmd("RCPT TO:<alice@corp.test>", 250)
+        w.ehlo()
+        w.cmd("MAIL FROM:<a@b.test> SIZE=100", 250)
     assert b"with SMTP id" in main.delivered("alice", b"by-helo").replace(b"\r\n\t", b" ").replace(b"\r\n ", b" ")
 
 

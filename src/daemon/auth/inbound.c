@@ -187,6 +187,12 @@ static struct session *new_session(struct inbound *inbound, struct auth_key key,
     buf_init(&session->answer, CHANNEL_BODY_MAX);
     buf_init(&session->layer_state, CHANNEL_BODY_MAX);
     HASH_ADD(hh, inbound->sessions, key, sizeof session->key, session);
+    if (!hash_has(session)) {
+        auth_session_end(inbound->auth);
+        conf_unref(&session->conf);
+        free(session);
+        return NULL;
+    }
     bool ok = keep_start(session, start);
     if (ok)
         find_rules(session);

@@ -6,7 +6,7 @@
  *
  * A session belongs to the loop. While a step runs on a thread, `sasl` and `kerberos` belong to that step. */
 #pragma once
-#include <uthash.h>
+#include "base/hash.h"
 
 #include "base/arena.h"
 #include "daemon/auth/identify.h"

@@ -2,7 +2,8 @@
 
 #include <arpa/inet.h>
 #include <stdlib.h>
-#include <uthash.h>
+
+#include "base/hash.h"
 
 struct key {
     unsigned char address[16];
@@ -105,6 +106,10 @@ static struct row *touch(struct auth_limits *limits, const struct key *key, int6
         row->minute = minute;
     }
     HASH_ADD(hh, limits->rows, key, sizeof row->key, row);
+    if (!hash_has(row)) {
+        free(row);
+        return NULL;
+    }
     return row;
 }
 

@@ -374,6 +374,13 @@ static bool take_start(struct outbound *outbound, struct auth_key key, struct lo
     login->conf = conf_ref(outbound->auth->ctx->conf);
     buf_init(&login->reasons, REASONS_MAX);
     HASH_ADD(hh, outbound->logins, key, sizeof login->key, login);
+    if (!hash_has(login)) {
+        auth_session_end(outbound->auth);
+        conf_unref(&login->conf);
+        free(login);
+        send_busy(key);
+        return true;
+    }
     login->block = find_domain(login->conf, start.domain);
     if (!keep_start(login, &start))
         refuse_login(login, "internal", "out of memory");

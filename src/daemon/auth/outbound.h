@@ -6,7 +6,7 @@
  *
  * A login belongs to the loop. While a job runs, `client` and `kerberos` belong to it. */
 #pragma once
-#include <uthash.h>
+#include "base/hash.h"
 
 #include "base/arena.h"
 #include "base/secret.h"

@@ -14,8 +14,8 @@
  * file work of Maildirs. Objects are freed only in on_turn of delivery.c, so that a callback may end anything. */
 #pragma once
 #include <sys/queue.h>
-#include <uthash.h>
 
+#include "base/hash.h"
 #include "daemon/delivery/resolve.h"
 #include "daemon/role.h"
 #include "io/tls.h"

@@ -50,6 +50,12 @@ static struct hop *hop_new(struct job *job, const char *key)
     TAILQ_INIT(&hop->waiting);
     LIST_INIT(&hop->conns);
     HASH_ADD_STR(d->hops, key, hop);
+    if (!hash_has(hop)) {
+        site_unref(&hop->site);
+        free(hop->domain);
+        free(hop);
+        return NULL;
+    }
     return hop;
 }
 

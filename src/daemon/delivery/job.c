@@ -56,6 +56,10 @@ static bool on_segment_open(struct delivery *d, struct str body, struct channel_
     *segment = (struct segment){ .number = m.segment, .generation = m.generation, .fd = channel_take_fd(fds, 0),
                                  .refs = 1, .epoch = d->epoch, .delivery = d };
     HASH_ADD(hh, d->segments, number, sizeof segment->number, segment);
+    if (!hash_has(segment)) {
+        close(segment->fd);
+        free(segment);
+    }
     return true;
 }
 
@@ -263,9 +267,13 @@ static struct job *job_new(struct delivery *d, const struct ipc_job *m)
     job->body_fd = -1;
     job->taken_ms = loop_now_ms(d->ctx->loop);
     spool_id_format(m->message_id, job->qid);
+    HASH_ADD(hh, d->jobs, id, sizeof job->id, job);
+    if (!hash_has(job)) {
+        free(job);
+        return NULL;
+    }
     d->n_jobs++;
     job->waits = true;
-    HASH_ADD(hh, d->jobs, id, sizeof job->id, job);
     return job;
 }
 

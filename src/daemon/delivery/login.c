@@ -28,6 +28,11 @@ void login_begin(struct conn *conn, struct str mechanisms)
         conn->question = ++d->last_question;
     while (conn->question == 0 || find(d, conn->question));
     HASH_ADD(hh, d->logins, question, sizeof conn->question, conn);
+    if (!hash_has(conn)) {
+        conn->question = 0;
+        conn_fail(conn, false, "4.3.0", "%s: out of memory", conn->relay);
+        return;
+    }
     conn->login_begun = true;
     conn->login_complete = false;
     conn->mechanism[0] = 0;

@@ -3,8 +3,8 @@
 #include <openssl/evp.h>
 #include <openssl/rand.h>
 #include <stdlib.h>
-#include <uthash.h>
 
+#include "base/hash.h"
 #include "keystore/certificate.h"
 
 enum { TICKET_KEYS = 3, TICKET_KEY_BYTES = 80 };
@@ -74,6 +74,11 @@ int keyring_load(struct keyring *ring, const char *server, const char *file, int
     if (same)
         key_free(ring, same);
     HASH_ADD_KEYPTR(hh, ring->keys, key->name, strlen(key->name), key);
+    if (!hash_has(key)) {
+        EVP_PKEY_free(key->key);
+        free(key);
+        return err_set(err, -ENOMEM, "no memory for the key in %s", file);
+    }
     return 0;
 }
 

@@ -148,7 +148,8 @@ static void send_snapshot(struct process *p)
         if (is_for(f, p))
             send_file(p, f);
     }
-    send_descriptor(p, IPC_FILE_SHARED, p->role == ROLE_SMTPD || p->role == ROLE_AUTH ? p->spawn->o.shared_fd : -1);
+    send_descriptor(p, IPC_FILE_SHARED,
+                    p->role == ROLE_SMTPD || p->role == ROLE_AUTH || p->role == ROLE_QUEUE ? p->spawn->o.shared_fd : -1);
     send_descriptor(p, IPC_FILE_SPOOL_LOCK,
                     p->role == ROLE_SMTPD || p->role == ROLE_QUEUE || p->role == ROLE_DELIVERY
                         ? p->spawn->o.spool_lock_fd : -1);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "daemon/queue/control.h"
+#include "daemon/shared.h"
 #include "smtp/address.h"
 
 enum {
@@ -473,10 +474,10 @@ static void status(struct conversation *c)
         active += name[0] == 'a';
         deferred += name[0] == 'd';
     }
-    /* How many sessions there are is not the queue's to know. */
-    control_say(c, json_pack("{s:I,s:I,s:I,s:b,s:b,s:n,s:I}", "active", active, "deferred", deferred, "hold", held,
-                             "paused_in", (int)q->paused_in, "paused_out", (int)q->paused_out, "sessions", "generation",
-                             (json_int_t)q->ctx->conf->generation));
+    json_t *sessions = q->shared ? json_integer(shared_sessions(q->shared)) : json_null();
+    control_say(c, json_pack("{s:I,s:I,s:I,s:b,s:b,s:o,s:I}", "active", active, "deferred", deferred, "hold", held,
+                             "paused_in", (int)q->paused_in, "paused_out", (int)q->paused_out, "sessions", sessions,
+                             "generation", (json_int_t)q->ctx->conf->generation));
     control_done(c, NULL);
 }
 

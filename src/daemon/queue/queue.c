@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "daemon/queue/recipients.h"
+#include "daemon/shared.h"
 #include "io/now.h"
 
 static struct queue queue; /* as long as the process */
@@ -152,6 +153,9 @@ static void file(struct role_ctx *ctx, const struct ipc_file *f, int fd)
         queue.lock_fd = fd; /* kept open: a new master waits until we are gone */
     } else if (f->kind == IPC_FILE_CONTROL && queue.control_fd <= 0) {
         queue.control_fd = fd;
+    } else if (f->kind == IPC_FILE_SHARED && !queue.shared) {
+        queue.shared = shared_map_to_look(fd);
+        close(fd);
     } else if (f->kind == IPC_FILE_RECIPIENTS) {
         recipients_file(&queue, f->name, fd);
     } else {

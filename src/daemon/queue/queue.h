@@ -19,6 +19,7 @@
 enum { QUEUE_WRITERS_MAX = 64, QUEUE_DELIVERIES_MAX = 16 };
 
 struct control;
+struct shared;
 struct drop;
 
 /* A writer of messages: an smtpd process, or (index QUEUE_WRITERS_MAX) the queue itself. */
@@ -49,6 +50,7 @@ struct queue {
     struct queue_delivery delivery[QUEUE_DELIVERIES_MAX];
     struct spool_writer *own;        /* for bounces and submitted messages */
     struct control *control;
+    struct shared *shared;           /* how many sessions there are; NULL: unknown */
     struct drop *drop;
     struct jobs *jobs;
     struct loop_timer *timer;        /* the schedule's next time */

@@ -1,7 +1,8 @@
 #include "daemon/smtpd/smtpd.h"
 
 #include <stdlib.h>
-#include <uthash.h>
+
+#include "base/hash.h"
 
 struct ask {
     uint32_t id;
@@ -46,6 +47,10 @@ uint32_t ask_begin(struct asks *asks, enum ask_kind kind, struct session *s)
     ask->kind = kind;
     ask->session = s;
     HASH_ADD(hh, asks->by_id, id, sizeof ask->id, ask);
+    if (!hash_has(ask)) {
+        free(ask);
+        return 0;
+    }
     s->ask_id = ask->id;
     return ask->id;
 }

@@ -25,6 +25,7 @@ static bool begin(struct session *s, const struct smtp_server_event *event)
     struct smtpd *smtpd = s->smtpd;
     forget_attempt(s);
     s->mechanism = str_dup(event->mechanism);
+    s->exps = event->exps;
     uint32_t id = smtpd->auth && s->mechanism ? ask_begin(smtpd->asks, ASK_AUTH, s) : 0;
     if (!id)
         return unavailable(s);
@@ -33,10 +34,10 @@ static bool begin(struct session *s, const struct smtp_server_event *event)
     network_address_format(s->address, client);
     struct ipc_auth_start m = {
         .flags = (uint16_t)((s->tls ? IPC_AUTH_FLAG_TLS : 0) | (s->rules.plaintext ? IPC_AUTH_FLAG_PLAINTEXT : 0) |
-                            (event->has_initial ? IPC_AUTH_FLAG_INITIAL : 0)),
+                            (event->has_initial ? IPC_AUTH_FLAG_INITIAL : 0) | (s->exps ? IPC_AUTH_FLAG_EXPS : 0)),
         .port = s->port, .mechanism = event->mechanism, .server = str_of(s->server->conf->name),
         .client = str_of(client), .helo = smtp_server_helo(s->machine), .session = str_of(s->id),
-        .offered = str_of(s->mechanisms), .initial = event->data,
+        .offered = str_of(s->exps ? s->exps_mechanisms : s->mechanisms), .initial = event->data,
     };
     if (s->tls) {
         struct tls_info info;
@@ -87,6 +88,30 @@ static void replace(char **field, struct str value)
     *field = value.n ? str_dup(value) : NULL;
 }
 
+/* False: the login is worth nothing without its layer. */
+static bool take_layer(struct session *s, const struct ipc_layer *from)
+{
+    struct err err;
+    if (from->kind == IPC_LAYER_NONE)
+        return true;
+    if (!s->tls && layer_new(from, &s->next_layer, &err) == 0)
+        return true;
+    log_event(s->smtpd->ctx->log, LOG_LEVEL_ERROR, "smtpd.layer.failed", "session %s: %s", s->id,
+              s->tls ? "auth sent a security layer for a session with TLS" : err_text(&err));
+    smtp_server_auth_done(s->machine, false, 454, "4.7.0", "Temporary authentication failure");
+    return false;
+}
+
+static void accepted_as(struct session *s, const struct ipc_auth_done *m)
+{
+    s->rights = m->rights;
+    if (m->rights & IPC_RIGHT_SIZE)
+        smtp_server_set_limits(s->machine, &s->server->limits_trusted);
+    replace(&s->inner, m->inner);
+    replace(&s->mailbox, m->mailbox);
+    replace(&s->senders, m->senders);
+}
+
 static void verdict(struct session *s, const struct ipc_auth_done *m)
 {
     char enhanced[16], text[512];
@@ -95,10 +120,18 @@ static void verdict(struct session *s, const struct ipc_auth_done *m)
     str_copy(m->text, text, sizeof text);
     replace(&s->user, m->user);
     replace(&s->cause, m->cause);
+    replace(&s->inner, m->inner);
     s->auth_result = accepted ? "accepted" : m->result == IPC_AUTH_TEMPORARY ? "temporary" : "rejected";
+    if (accepted && !take_layer(s, &m->layer))
+        return;
     if (accepted)
-        s->rights = m->rights;
+        accepted_as(s, m);
     unsigned code = m->code >= 400 && m->code < 600 ? m->code : 535; /* the machine takes no other refusal */
+    if (s->next_layer) {
+        smtp_server_auth_done_layer(s->machine, 0, NULL, NULL);
+        s->layer_wanted = !smtp_server_closed(s->machine);
+        return; /* what is offered changes with the layer */
+    }
     smtp_server_auth_done(s->machine, accepted, accepted ? 0 : code, enhanced[0] ? enhanced : NULL,
                           text[0] ? text : NULL);
     session_set_policy(s);

@@ -10,6 +10,7 @@
 #include "daemon/smtpd/smtpd.h"
 #include "io/now.h"
 #include "policy/route.h"
+#include "policy/sender.h"
 #include "smtp/params.h"
 
 enum { STRIP_PATTERNS_MAX = 64, REPLY_BYTES = 512, ENVELOPE_ARENA_BYTES = 8 << 20 };
@@ -60,19 +61,31 @@ void mail_spare_came(struct session *s, bool in_time)
     session_resume(s);
 }
 
+/* Who has logged in sends as somebody that it is, where the site wants that. */
+static bool may_send_as(const struct session *s, struct str sender)
+{
+    if (!smtp_server_authenticated(s->machine) || !sender_is_restricted(s->site->conf, s->rules.send_as))
+        return true;
+    return sender_is_allowed(str_of(s->mailbox), str_of(s->senders), s->rights, sender);
+}
+
 static bool on_mail(struct session *s, const struct smtp_server_event *event)
 {
-    (void)event;
     struct smtpd *smtpd = s->smtpd;
+    struct str sender = event->transaction->sender.text;
     s->n_mails++;
-    if (smtp_server_authenticated(s->machine) && !(s->rights & IPC_RIGHT_SUBMIT))
+    if (!may_send_as(s, sender)) {
+        smtp_server_reject(s->machine, SENDER_REPLY_CODE, SENDER_REPLY_ENHANCED, SENDER_REPLY_TEXT);
+        tell_refused(s, "sender", sender, SENDER_REPLY_CODE, SENDER_REPLY_TEXT);
+    } else if (smtp_server_authenticated(s->machine) && !(s->rights & IPC_RIGHT_SUBMIT)) {
         smtp_server_reject(s->machine, 550, "5.7.1", "You may not send mail through this server");
-    else if (smtpd->intake_paused)
+    } else if (smtpd->intake_paused) {
         smtp_server_reject(s->machine, 450, "4.3.2", "Not taking mail for the moment, try again later");
-    else if (!spool_writer_can_accept(smtpd->writer))
+    } else if (!spool_writer_can_accept(smtpd->writer)) {
         return wait_for_spare(s);
-    else
+    } else {
         smtp_server_accept(s->machine);
+    }
     return true;
 }
 
@@ -206,7 +219,8 @@ static bool on_data(struct session *s, const struct smtp_server_event *event)
         return true;
     }
     m->session = s;
-    size_t n = s->rules.strip_headers.n < STRIP_PATTERNS_MAX ? s->rules.strip_headers.n : STRIP_PATTERNS_MAX;
+    bool trusted = smtp_server_authenticated(s->machine) && (s->rights & IPC_RIGHT_HEADERS);
+    size_t n = trusted ? 0 : s->rules.strip_headers.n < STRIP_PATTERNS_MAX ? s->rules.strip_headers.n : STRIP_PATTERNS_MAX;
     for (size_t i = 0; i < n; i++)
         m->strip[i] = str_of(s->rules.strip_headers.item[i]);
     smtp_header_init(&m->header, m->strip, n);

@@ -19,6 +19,7 @@
 
 enum {
     INPUT_MAX_BYTES = SMTPD_READ_BYTES,
+    LAYER_INPUT_MAX_BYTES = 4 * SMTPD_READ_BYTES, /* one read may complete packets that came before */
     READS_PER_TURN = 4,
     TLS_HANDSHAKE_MS = 30000,
     SPARE_WAIT_MS = 3000,
@@ -27,7 +28,7 @@ enum {
     ASK_MS = 120000, /* auth has deadlines of its own; this one is for an auth that hangs */
 };
 
-static const char all_mechanisms[] = "SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN";
+static const char all_mechanisms[] = "GSSAPI GSS-SPNEGO SCRAM-SHA-256-PLUS SCRAM-SHA-256 NTLM PLAIN LOGIN";
 
 static void run(struct session *s, struct str in);
 
@@ -63,6 +64,8 @@ static void destroy(struct session *s)
     mail_discard(s);
     tell_session(s);
     tls_free(&s->tls);
+    layer_free(&s->layer);
+    layer_free(&s->next_layer);
     loop_fd_free(&s->watch);
     if (s->fd >= 0) {
         discard_unread(s->fd);
@@ -74,6 +77,9 @@ static void destroy(struct session *s)
     free(s->mechanism);
     free(s->helo);
     free(s->cause);
+    free(s->inner);
+    free(s->mailbox);
+    free(s->senders);
     shared_session_end(smtpd->shared, s->shared_slot);
     unlink_session(s);
     smtpd_site_unref(&s->site);
@@ -107,21 +113,30 @@ static const char *mechanisms_when(const struct session *s, bool tls)
     return smtpd_site_list(s->site, out.mechanisms);
 }
 
+static bool layer_counts(const struct session *s)
+{
+    return s->rules.encryption == CONF_ENCRYPTION_ANY ||
+           (s->rules.encryption == CONF_ENCRYPTION_LAYER && layer_is_confidential(s->layer));
+}
+
 void session_set_policy(struct session *s)
 {
     struct verdict_session in = {
         .rules = &s->rules, .listener = s->listener->kind, .tls_possible = s->server->tls != NULL, .tls_active = s->tls != NULL,
         .authenticated = smtp_server_authenticated(s->machine), .channel_binding = s->tls != NULL,
+        .layer_active = s->layer && layer_counts(s),
     };
     struct verdict v;
     verdict_session(&in, &v);
     s->mechanisms = smtpd_site_list(s->site, v.mechanisms);
+    s->exps_mechanisms = smtpd_site_list(s->site, v.exps_mechanisms);
     struct smtp_server_policy policy = {
         .deny = v.deny, .starttls_available = v.offer_starttls, .tls_active = s->tls != NULL,
         .require_tls = v.need_tls, .require_auth = v.need_auth,
         .line_ends_repair = s->rules.line_ends == CONF_LINE_ENDS_REPAIR,
         .mechanisms = str_of(s->mechanisms), .mechanisms_tls = str_of(s->tls ? NULL : mechanisms_when(s, true)),
-        .mechanisms_known = str_of(all_mechanisms),
+        .mechanisms_known = str_of(all_mechanisms), .exps_mechanisms = str_of(s->exps_mechanisms),
+        .login_line = s->rules.login_line,
     };
     smtp_server_set_policy(s->machine, &policy);
 }
@@ -246,10 +261,39 @@ static ssize_t write_some(struct session *s, const char *p, size_t n, bool *ret_
     return done;
 }
 
+/* Everything that the machine says goes through the layer first. False: it cannot be wrapped. */
+static bool wrap_output(struct session *s, struct buf *out)
+{
+    struct err err;
+    if (!out->n)
+        return true;
+    if (layer_put(s->layer, buf_str(out), &err) == 0) {
+        buf_clear(out);
+        return true;
+    }
+    log_event(s->smtpd->ctx->log, LOG_LEVEL_ERROR, "smtpd.layer.failed", "session %s: %s", s->id, err_text(&err));
+    return false;
+}
+
+static void lose(struct session *s)
+{
+    smtp_server_lost(s->machine);
+    buf_clear(smtp_server_output(s->machine));
+    s->no_more_input = true;
+    end(s);
+}
+
 /* True when everything is out; false when the socket takes no more, or the connection is gone (then doomed). */
 static bool flush(struct session *s)
 {
     struct buf *out = smtp_server_output(s->machine);
+    if (s->layer) {
+        if (!wrap_output(s, out)) {
+            lose(s);
+            return false;
+        }
+        out = layer_output(s->layer);
+    }
     while (out->n) {
         bool again;
         ssize_t n = write_some(s, out->p, out->n, &again);
@@ -258,10 +302,8 @@ static bool flush(struct session *s)
         } else if (again) {
             return false;
         } else {
-            smtp_server_lost(s->machine);
             buf_clear(out);
-            s->no_more_input = true;
-            end(s);
+            lose(s);
             return false;
         }
     }
@@ -367,6 +409,23 @@ static bool tls_holds_input(const struct session *s)
     return s->tls && !s->tls_read_dry && tls_pending(s->tls);
 }
 
+/* The 235 is out: all that follows is wrapped, in both directions. What came in clear behind the login cannot be told
+ * from what somebody put there. */
+static void begin_layer(struct session *s)
+{
+    s->layer_wanted = false;
+    s->layer = s->next_layer;
+    s->next_layer = NULL;
+    if (s->input.n) {
+        lose(s);
+        return;
+    }
+    s->input.max = LAYER_INPUT_MAX_BYTES;
+    smtp_server_layer_started(s->machine);
+    session_set_policy(s);
+    run(s, STR_NONE);
+}
+
 static void after_run(struct session *s)
 {
     if (s->doomed)
@@ -378,6 +437,10 @@ static void after_run(struct session *s)
         begin_tls(s);
         return;
     }
+    if (s->layer_wanted && out_done) {
+        begin_layer(s);
+        return;
+    }
     if (s->phase == SESSION_CLOSING && out_done) {
         if (s->tls)
             tls_shutdown(s->tls);
@@ -385,7 +448,7 @@ static void after_run(struct session *s)
         return;
     }
     unsigned want = out_done ? 0 : LOOP_WRITE;
-    if (s->phase == SESSION_TALK && s->input.n == 0 && !s->no_more_input && out_done && !s->tls_wanted) {
+    if (s->phase == SESSION_TALK && s->input.n == 0 && !s->no_more_input && out_done && !s->tls_wanted && !s->layer_wanted) {
         want |= LOOP_READ;
         /* Octets inside TLS do not make the descriptor readable; that it is writable wakes us in the next turn. */
         if (tls_holds_input(s))
@@ -456,11 +519,21 @@ static enum input read_some(struct session *s, char *p, size_t n, size_t *ret_n)
     return got ? INPUT_SOME : INPUT_ENDED;
 }
 
+static bool unwrap_input(struct session *s, struct str *octets)
+{
+    struct err err;
+    if (layer_take(s->layer, *octets, octets, &err) == 0)
+        return true;
+    log_event(s->smtpd->ctx->log, LOG_LEVEL_WARNING, "smtpd.layer.failed", "session %s: %s", s->id, err_text(&err));
+    lose(s);
+    return false;
+}
+
 static void read_input(struct session *s)
 {
     char *p = s->smtpd->scratch;
     for (int i = 0; i < READS_PER_TURN && !s->doomed; i++) {
-        if (s->input.n || s->no_more_input || s->phase != SESSION_TALK || s->tls_wanted)
+        if (s->input.n || s->no_more_input || s->phase != SESSION_TALK || s->tls_wanted || s->layer_wanted)
             return;
         size_t n;
         enum input how = read_some(s, p, SMTPD_READ_BYTES, &n);
@@ -471,7 +544,10 @@ static void read_input(struct session *s)
             return;
         }
         s->octets_in += n;
-        run(s, str_slice(p, n));
+        struct str plain = str_slice(p, n);
+        if (s->layer && !unwrap_input(s, &plain))
+            return;
+        run(s, plain);
         if (!smtp_server_authenticated(s->machine))
             explicit_bzero(p, n); /* a password may have been among it */
         /* A short read has emptied the socket; TLS may hold more than the socket shows. */

@@ -2,8 +2,8 @@
 
 #include <openssl/evp.h>
 #include <stdlib.h>
-#include <uthash.h>
 
+#include "base/hash.h"
 #include "daemon/ipc.h"
 #include "keystore/provider.h"
 
@@ -64,8 +64,12 @@ static int link_sign(void *arg, const struct sign_request *request, struct sign_
         link->refused++;
         return rc;
     }
-    waiter->slot = slot;
     HASH_ADD(hh, link->slots, id, sizeof slot->id, slot);
+    if (!hash_has(slot)) { /* its answer will find nobody */
+        free(slot);
+        return -ENOMEM;
+    }
+    waiter->slot = slot;
     return 0;
 }
 

@@ -94,6 +94,8 @@ static int build_server(struct smtpd *smtpd, struct site *site, size_t i, struct
     struct site_server *server = &site->server[i];
     server->conf = &site->conf->server[i];
     set_limits(site->conf, &server->limits);
+    server->limits_trusted = server->limits;
+    server->limits_trusted.max_message_bytes = 0;
     int rc = build_tls(smtpd, server, err);
     int fd = take_fd(staged_find(smtpd, IPC_FILE_PROTOCOL_LOG, server->conf->name));
     if (rc == 0 && fd >= 0)

@@ -297,6 +297,8 @@ static int start(struct role_ctx *ctx, struct err *err)
     if (rc < 0)
         return err_set(err, rc, "out of memory");
     rc = ensure_signer(err);
+    if (rc == 0)
+        rc = layer_init(err);
     if (rc < 0)
         return rc;
     rc = spool_writer_new(ctx->loop, &spool_disk_system, smtpd.page, smtpd.bell_fd, &writer_handlers, NULL,

@@ -10,6 +10,7 @@
  *   ask.c       questions to other roles, by number, so that they can die with their session */
 #pragma once
 #include "base/buf.h"
+#include "daemon/layer.h"
 #include "daemon/role.h"
 #include "daemon/shared.h"
 #include "io/tls.h"
@@ -32,6 +33,7 @@ struct site_server {
     struct tls_server_context *tls;      /* NULL: no certificate */
     struct log_stream *protocol_log;     /* NULL: none */
     struct smtp_server_limits limits;
+    struct smtp_server_limits limits_trusted; /* for logins with the right to any size */
 };
 
 struct site_listener {
@@ -118,9 +120,11 @@ struct session {
     struct smtp_server *machine;
     struct loop_fd *watch;
     struct tls_session *tls;
+    struct layer *layer, *next_layer;    /* SASL security layer; the one that begins when the 235 is out. NULL: none */
     struct buf input;                    /* read and not yet taken: small, and mostly empty */
     struct access_rules rules;
     const char *mechanisms;              /* offered now; the site's */
+    const char *exps_mechanisms;         /* the same under X-EXPS */
     struct mail *mail;                   /* from the DATA event to COMMIT's answer, and its recipients' questions */
     uint32_t ask_id;                     /* 0: nothing is being asked */
     const struct smtp_server_recipient *asked; /* whose user is being looked up */
@@ -132,11 +136,14 @@ struct session {
     uint16_t port;
     uint8_t phase;
     bool running, doomed, tls_wanted, no_more_input, starttls;
+    bool layer_wanted;                   /* begins when the 235 is out */
+    bool exps;                           /* the login's verb was X-EXPS */
     bool tls_read_dry;                   /* the last read found no whole record inside TLS */
     unsigned char address[16];
     char id[SMTPD_ID_BYTES];
     /* For the session log and the envelope. */
-    char *user, *mechanism, *helo, *cause;
+    char *user, *mechanism, *helo, *cause, *inner, *mailbox;
+    char *senders;                       /* what the user may send as beside the mailbox, separated by spaces */
     uint32_t rights, n_mails, n_recipients, n_relayed;
     uint64_t octets_in;
     const char *auth_result;

@@ -160,7 +160,11 @@ void tell_session(const struct session *s)
     json_object_set_new(o, "helo", text_or_null(s->helo));
     add_tls(o, s);
     json_object_set_new(o, "mechanism", text_or_null(s->mechanism));
+    json_object_set_new(o, "inner", text_or_null(s->inner));
+    json_object_set_new(o, "verb", text_or_null(s->mechanism ? s->exps ? "X-EXPS" : "AUTH" : NULL));
+    json_object_set_new(o, "layer", text_or_null(s->layer ? layer_name(s->layer) : NULL));
     json_object_set_new(o, "user", text_or_null(s->user));
+    json_object_set_new(o, "mailbox", text_or_null(s->mailbox));
     json_object_set_new(o, "result", text_or_null(s->auth_result));
     json_object_set_new(o, "cause", text_or_null(s->cause));
     add_host_rule(o, s);

@@ -165,7 +165,7 @@ static void put_auth_start(struct buf *b)
 static void put_auth_done(struct buf *b)
 {
     struct ipc_auth_done m = { IPC_AUTH_CANCELLED, 535, 7, STR("5.7.8"), STR("no"), STR("alice"), STR("bad-password"),
-                               STR("alice@corp.test"), STR("a@corp.test"), { IPC_LAYER_NTLM, 65536, STR("keys") } };
+                               STR("spnego-ntlm"), STR("alice@corp.test"), STR("a@corp.test"), { IPC_LAYER_NTLM, 65536, STR("keys") } };
     ipc_put_auth_done(b, &m);
 }
 
