@@ -157,7 +157,8 @@ static void read_session(struct krb_context *context, OM_uint32 lifetime_s)
     context->session.enctype = read_enctype(context->gss);
 }
 
-static enum krb_status complete_accept(struct krb_context *context, gss_name_t client, OM_uint32 flags, OM_uint32 lifetime_s)
+static enum krb_status complete_accept(struct krb_context *context, gss_name_t client, OM_uint32 flags,
+                                       OM_uint32 lifetime_s)
 {
     context->flags = flags_of_gss(flags);
     if (flags & GSS_C_ANON_FLAG)
@@ -179,8 +180,8 @@ static enum krb_status step_accept(struct krb_context *context, gss_buffer_t in,
     OM_uint32 minor, ignored, flags = 0, lifetime_s = 0;
     if (!context->started)
         context->spnego = krb_token_is_spnego(str_slice(in->value, in->length));
-    OM_uint32 major = gss_accept_sec_context(&minor, &context->gss, context->credential, in, bindings, &client, NULL, out,
-                                             &flags, &lifetime_s, &delegated);
+    OM_uint32 major = gss_accept_sec_context(&minor, &context->gss, context->credential, in, bindings, &client, NULL,
+                                             out, &flags, &lifetime_s, &delegated);
     enum krb_status status = KRB_CONTINUE;
     if (GSS_ERROR(major)) {
         krb_failure_gss(&context->failure, KRB_ACCEPTOR, major, minor, mech_of(context));
@@ -196,11 +197,11 @@ static enum krb_status step_accept(struct krb_context *context, gss_buffer_t in,
 }
 
 static OM_uint32 initiate(struct krb_context *context, gss_ctx_id_t *gss, gss_OID mech, gss_buffer_t in,
-                          gss_channel_bindings_t bindings, gss_buffer_t out, OM_uint32 *ret_flags, OM_uint32 *ret_lifetime_s,
-                          OM_uint32 *ret_minor)
+                          gss_channel_bindings_t bindings, gss_buffer_t out, OM_uint32 *ret_flags,
+                          OM_uint32 *ret_lifetime_s, OM_uint32 *ret_minor)
 {
-    return gss_init_sec_context(ret_minor, context->credential, gss, context->target, mech, context->wanted_flags, 0, bindings,
-                                in, NULL, out, ret_flags, ret_lifetime_s);
+    return gss_init_sec_context(ret_minor, context->credential, gss, context->target, mech, context->wanted_flags, 0,
+                                bindings, in, NULL, out, ret_flags, ret_lifetime_s);
 }
 
 /* SPNEGO may say no more than that it found no mechanism. The same step in Kerberos alone tells why; what failed at the
@@ -244,7 +245,8 @@ static enum krb_status step_initiate(struct krb_context *context, gss_buffer_t i
                                      gss_buffer_t out)
 {
     OM_uint32 minor, flags = 0, lifetime_s = 0;
-    OM_uint32 major = initiate(context, &context->gss, mech_of(context), in, bindings, out, &flags, &lifetime_s, &minor);
+    OM_uint32 major = initiate(context, &context->gss, mech_of(context), in, bindings, out, &flags, &lifetime_s,
+                               &minor);
     if (GSS_ERROR(major)) {
         krb_failure_gss(&context->failure, KRB_INITIATOR, major, minor, mech_of(context));
         enum krb_cause cause = context->failure.cause;
@@ -358,7 +360,8 @@ uint32_t krb_context_plain_max(const struct krb_context *context, bool confident
 {
     OM_uint32 minor, plain_max = 0;
     if (!context->complete || context->gss == GSS_C_NO_CONTEXT ||
-        GSS_ERROR(gss_wrap_size_limit(&minor, context->gss, confidential, GSS_C_QOP_DEFAULT, output_max_bytes, &plain_max)))
+        GSS_ERROR(gss_wrap_size_limit(&minor, context->gss, confidential, GSS_C_QOP_DEFAULT, output_max_bytes,
+                                      &plain_max)))
         return 0;
     return plain_max < output_max_bytes ? plain_max : 0;
 }

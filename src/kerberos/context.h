@@ -38,7 +38,8 @@ const struct krb_failure *krb_context_failure(const struct krb_context *context)
 
 /* After COMPLETE. */
 unsigned krb_context_flags(const struct krb_context *context);
-/* Acceptor: the client, "alice@CORP.TEST". Initiator: the service as it was asked for. Borrowed. At most KRB_PEER_MAX octets, no controls. */
+/* Acceptor: the client, "alice@CORP.TEST". Initiator: the service as it was asked for. Borrowed. At most KRB_PEER_MAX
+ * octets, no controls. */
 struct str krb_context_peer(const struct krb_context *context);
 /* The token negotiated was SPNEGO's. */
 bool krb_context_spnego(const struct krb_context *context);
@@ -61,7 +62,8 @@ uint32_t krb_context_plain_max(const struct krb_context *context, bool confident
 /* The library's own handle (gss_ctx_id_t), for what this header does not do (seal.h); NULL before the first step.
  * Borrowed. */
 void *krb_context_gss(const struct krb_context *context);
-/* The same after COMPLETE, and it is the caller's from now on. Flags, peer and session stay here; wrap and unwrap fail. */
+/* The same after COMPLETE, and it is the caller's from now on. Flags, peer and session stay here; wrap and unwrap
+ * fail. */
 void *krb_context_take_gss(struct krb_context *context);
 
 /* The application data of channel bindings for KRB 5: "tls-server-end-point:" or "tls-exporter:" and `octets`

@@ -68,7 +68,8 @@ static const struct {
     { "Request ticket server ", NULL, " found in keytab but cannot decrypt ticket", KRB_CAUSE_WRONG_KEY },
     { "Request ticket server ", " found in keytab but not with enctype ", "", KRB_CAUSE_ENCTYPE_MISSING },
     { "Request ticket server ", " not found in keytab (ticket kvno ", ")", KRB_CAUSE_NOT_OUR_SERVICE },
-    { "Request ticket server ", " found in keytab but does not match server principal ", "", KRB_CAUSE_NOT_OUR_SERVICE },
+    { "Request ticket server ", " found in keytab but does not match server principal ", "",
+      KRB_CAUSE_NOT_OUR_SERVICE },
     { "Cannot decrypt ticket for ", " using keytab key for ", "", KRB_CAUSE_WRONG_KEY },
     { "Keytab ", NULL, " is nonexistent or empty", KRB_CAUSE_KEYTAB_EMPTY },
     { "No keys in keytab", NULL, "", KRB_CAUSE_KEYTAB_EMPTY },
@@ -90,52 +91,53 @@ static const struct {
     { "Invalid token was supplied", NULL, "", KRB_CAUSE_DEFECTIVE_TOKEN },
 };
 
-/* What a code, or its text where SPNEGO hides the code, tells each side. */
+/* What a code tells, or its text where SPNEGO hides the code. */
 static const struct {
     long code;
+    enum krb_cause cause;
     const char *text;
-    enum krb_cause acceptor, initiator;
 } codes[] = {
-    { KRB5KDC_ERR_C_PRINCIPAL_UNKNOWN, "Client not found in Kerberos database", KRB_CAUSE_CLIENT_UNKNOWN, KRB_CAUSE_CLIENT_UNKNOWN },
-    { KRB5KDC_ERR_S_PRINCIPAL_UNKNOWN, "Server not found in Kerberos database", KRB_CAUSE_SPN_UNKNOWN, KRB_CAUSE_SPN_UNKNOWN },
-    { KRB5KDC_ERR_PRINCIPAL_NOT_UNIQUE, "Principal has multiple entries in Kerberos database", KRB_CAUSE_SPN_UNKNOWN, KRB_CAUSE_SPN_UNKNOWN },
-    { KRB5KDC_ERR_NAME_EXP, "Client's entry in database has expired", KRB_CAUSE_CLIENT_REVOKED, KRB_CAUSE_CLIENT_REVOKED },
-    { KRB5KDC_ERR_CLIENT_REVOKED, "Client's credentials have been revoked", KRB_CAUSE_CLIENT_REVOKED, KRB_CAUSE_CLIENT_REVOKED },
-    { KRB5KDC_ERR_KEY_EXP, "Password has expired", KRB_CAUSE_PASSWORD_EXPIRED, KRB_CAUSE_PASSWORD_EXPIRED },
-    { KRB5KDC_ERR_PREAUTH_FAILED, "Preauthentication failed", KRB_CAUSE_PREAUTH_FAILED, KRB_CAUSE_PREAUTH_FAILED },
-    { KRB5_PREAUTH_FAILED, "Generic preauthentication failure", KRB_CAUSE_PREAUTH_FAILED, KRB_CAUSE_PREAUTH_FAILED },
-    { KRB5_LIBOS_BADPWDMATCH, "Password mismatch", KRB_CAUSE_PREAUTH_FAILED, KRB_CAUSE_PREAUTH_FAILED },
-    { KRB5KDC_ERR_ETYPE_NOSUPP, "KDC has no support for encryption type", KRB_CAUSE_ENCTYPE_UNSUPPORTED, KRB_CAUSE_ENCTYPE_UNSUPPORTED },
-    { KRB5_CC_NOT_KTYPE, "No credentials found with supported encryption types", KRB_CAUSE_ENCTYPE_UNSUPPORTED, KRB_CAUSE_ENCTYPE_UNSUPPORTED },
-    { KRB5_CONFIG_ETYPE_NOSUPP, "No supported encryption types (config file error?)", KRB_CAUSE_ENCTYPE_UNSUPPORTED, KRB_CAUSE_ENCTYPE_UNSUPPORTED },
-    { KRB5_NOPERM_ETYPE, "Encryption type not permitted", KRB_CAUSE_ENCTYPE_UNSUPPORTED, KRB_CAUSE_ENCTYPE_UNSUPPORTED },
-    { KRB5_PROG_ETYPE_NOSUPP, "Program lacks support for encryption type", KRB_CAUSE_ENCTYPE_UNSUPPORTED, KRB_CAUSE_ENCTYPE_UNSUPPORTED },
-    { KRB5_BAD_ENCTYPE, "Bad encryption type", KRB_CAUSE_ENCTYPE_UNSUPPORTED, KRB_CAUSE_ENCTYPE_UNSUPPORTED },
-    { KRB5KRB_AP_ERR_BAD_INTEGRITY, "Decrypt integrity check failed", KRB_CAUSE_WRONG_KEY, KRB_CAUSE_WRONG_KEY },
-    { KRB5KRB_AP_ERR_MODIFIED, "Message stream modified", KRB_CAUSE_DEFECTIVE_TOKEN, KRB_CAUSE_WRONG_KEY },
-    { KRB5KRB_AP_ERR_TKT_EXPIRED, "Ticket expired", KRB_CAUSE_TICKET_EXPIRED, KRB_CAUSE_TICKET_EXPIRED },
-    { KRB5KRB_AP_ERR_TKT_NYV, "Ticket not yet valid", KRB_CAUSE_TICKET_NOT_YET_VALID, KRB_CAUSE_TICKET_NOT_YET_VALID },
-    { KRB5KRB_AP_ERR_REPEAT, "Request is a replay", KRB_CAUSE_REPLAY, KRB_CAUSE_REPLAY },
-    { KRB5KRB_AP_ERR_NOT_US, "The ticket isn't for us", KRB_CAUSE_NOT_OUR_SERVICE, KRB_CAUSE_NOT_OUR_SERVICE },
-    { KRB5KRB_AP_WRONG_PRINC, "Wrong principal in request", KRB_CAUSE_NOT_OUR_SERVICE, KRB_CAUSE_NOT_OUR_SERVICE },
-    { KRB5KRB_AP_ERR_SKEW, "Clock skew too great", KRB_CAUSE_CLOCK_SKEW, KRB_CAUSE_CLOCK_SKEW },
-    { KRB5_KDCREP_SKEW, "Clock skew too great in KDC reply", KRB_CAUSE_CLOCK_SKEW, KRB_CAUSE_CLOCK_SKEW },
-    { KRB5KRB_AP_ERR_BADKEYVER, "Key version is not available", KRB_CAUSE_KVNO_OLD, KRB_CAUSE_KVNO_OLD },
-    { KRB5_KT_KVNONOTFOUND, "Key version number for principal in key table is incorrect", KRB_CAUSE_KVNO_OLD, KRB_CAUSE_KVNO_OLD },
-    { KRB5KRB_AP_ERR_NOKEY, "Service key not available", KRB_CAUSE_NOT_OUR_SERVICE, KRB_CAUSE_NOT_OUR_SERVICE },
-    { KRB5_REALM_UNKNOWN, "Cannot find KDC for requested realm", KRB_CAUSE_NO_KDC, KRB_CAUSE_NO_KDC },
-    { KRB5_REALM_CANT_RESOLVE, "Cannot resolve network address for KDC in requested realm", KRB_CAUSE_NO_KDC, KRB_CAUSE_NO_KDC },
-    { KRB5_KDC_UNREACH, "Cannot contact any KDC for requested realm", KRB_CAUSE_KDC_SILENT, KRB_CAUSE_KDC_SILENT },
-    { KRB5KDC_ERR_SVC_UNAVAILABLE, "A service is not available that is required to process the request", KRB_CAUSE_KDC_SILENT, KRB_CAUSE_KDC_SILENT },
-    { KRB5KDC_ERR_WRONG_REALM, "Realm not local to KDC", KRB_CAUSE_REALM_UNKNOWN, KRB_CAUSE_REALM_UNKNOWN },
-    { KRB5_CONFIG_NODEFREALM, "Configuration file does not specify default realm", KRB_CAUSE_REALM_UNKNOWN, KRB_CAUSE_REALM_UNKNOWN },
-    { KRB5_FCC_NOFILE, "No credentials cache found", KRB_CAUSE_NO_CREDENTIALS, KRB_CAUSE_NO_CREDENTIALS },
-    { KRB5_CC_NOTFOUND, "Matching credential not found", KRB_CAUSE_NO_CREDENTIALS, KRB_CAUSE_NO_CREDENTIALS },
-    { KRB5_KT_NOTFOUND, "Key table entry not found", KRB_CAUSE_KEYTAB_EMPTY, KRB_CAUSE_KEYTAB_EMPTY },
-    { KRB5_KEYTAB_BADVNO, "Unsupported key table format version number", KRB_CAUSE_KEYTAB_UNREADABLE, KRB_CAUSE_KEYTAB_UNREADABLE },
-    { KRB5_KT_FORMAT, "Bad format in keytab", KRB_CAUSE_KEYTAB_UNREADABLE, KRB_CAUSE_KEYTAB_UNREADABLE },
-    { KRB5KRB_AP_ERR_MSG_TYPE, "Invalid message type", KRB_CAUSE_DEFECTIVE_TOKEN, KRB_CAUSE_DEFECTIVE_TOKEN },
-    { KRB5KRB_AP_ERR_BADVERSION, "Protocol version mismatch", KRB_CAUSE_DEFECTIVE_TOKEN, KRB_CAUSE_DEFECTIVE_TOKEN },
+    { KRB5KDC_ERR_C_PRINCIPAL_UNKNOWN, KRB_CAUSE_CLIENT_UNKNOWN, "Client not found in Kerberos database" },
+    { KRB5KDC_ERR_S_PRINCIPAL_UNKNOWN, KRB_CAUSE_SPN_UNKNOWN, "Server not found in Kerberos database" },
+    { KRB5KDC_ERR_PRINCIPAL_NOT_UNIQUE, KRB_CAUSE_SPN_UNKNOWN, "Principal has multiple entries in Kerberos database" },
+    { KRB5KDC_ERR_NAME_EXP, KRB_CAUSE_CLIENT_REVOKED, "Client's entry in database has expired" },
+    { KRB5KDC_ERR_CLIENT_REVOKED, KRB_CAUSE_CLIENT_REVOKED, "Client's credentials have been revoked" },
+    { KRB5KDC_ERR_KEY_EXP, KRB_CAUSE_PASSWORD_EXPIRED, "Password has expired" },
+    { KRB5KDC_ERR_PREAUTH_FAILED, KRB_CAUSE_PREAUTH_FAILED, "Preauthentication failed" },
+    { KRB5_PREAUTH_FAILED, KRB_CAUSE_PREAUTH_FAILED, "Generic preauthentication failure" },
+    { KRB5_LIBOS_BADPWDMATCH, KRB_CAUSE_PREAUTH_FAILED, "Password mismatch" },
+    { KRB5KDC_ERR_ETYPE_NOSUPP, KRB_CAUSE_ENCTYPE_UNSUPPORTED, "KDC has no support for encryption type" },
+    { KRB5_CC_NOT_KTYPE, KRB_CAUSE_ENCTYPE_UNSUPPORTED, "No credentials found with supported encryption types" },
+    { KRB5_CONFIG_ETYPE_NOSUPP, KRB_CAUSE_ENCTYPE_UNSUPPORTED, "No supported encryption types (config file error?)" },
+    { KRB5_NOPERM_ETYPE, KRB_CAUSE_ENCTYPE_UNSUPPORTED, "Encryption type not permitted" },
+    { KRB5_PROG_ETYPE_NOSUPP, KRB_CAUSE_ENCTYPE_UNSUPPORTED, "Program lacks support for encryption type" },
+    { KRB5_BAD_ENCTYPE, KRB_CAUSE_ENCTYPE_UNSUPPORTED, "Bad encryption type" },
+    { KRB5KRB_AP_ERR_BAD_INTEGRITY, KRB_CAUSE_WRONG_KEY, "Decrypt integrity check failed" },
+    { KRB5KRB_AP_ERR_MODIFIED, KRB_CAUSE_WRONG_KEY, "Message stream modified" },
+    { KRB5KRB_AP_ERR_TKT_EXPIRED, KRB_CAUSE_TICKET_EXPIRED, "Ticket expired" },
+    { KRB5KRB_AP_ERR_TKT_NYV, KRB_CAUSE_TICKET_NOT_YET_VALID, "Ticket not yet valid" },
+    { KRB5KRB_AP_ERR_REPEAT, KRB_CAUSE_REPLAY, "Request is a replay" },
+    { KRB5KRB_AP_ERR_NOT_US, KRB_CAUSE_NOT_OUR_SERVICE, "The ticket isn't for us" },
+    { KRB5KRB_AP_WRONG_PRINC, KRB_CAUSE_NOT_OUR_SERVICE, "Wrong principal in request" },
+    { KRB5KRB_AP_ERR_SKEW, KRB_CAUSE_CLOCK_SKEW, "Clock skew too great" },
+    { KRB5_KDCREP_SKEW, KRB_CAUSE_CLOCK_SKEW, "Clock skew too great in KDC reply" },
+    { KRB5KRB_AP_ERR_BADKEYVER, KRB_CAUSE_KVNO_OLD, "Key version is not available" },
+    { KRB5_KT_KVNONOTFOUND, KRB_CAUSE_KVNO_OLD, "Key version number for principal in key table is incorrect" },
+    { KRB5KRB_AP_ERR_NOKEY, KRB_CAUSE_NOT_OUR_SERVICE, "Service key not available" },
+    { KRB5_REALM_UNKNOWN, KRB_CAUSE_NO_KDC, "Cannot find KDC for requested realm" },
+    { KRB5_REALM_CANT_RESOLVE, KRB_CAUSE_NO_KDC, "Cannot resolve network address for KDC in requested realm" },
+    { KRB5_KDC_UNREACH, KRB_CAUSE_KDC_SILENT, "Cannot contact any KDC for requested realm" },
+    { KRB5KDC_ERR_SVC_UNAVAILABLE, KRB_CAUSE_KDC_SILENT,
+      "A service is not available that is required to process the request" },
+    { KRB5KDC_ERR_WRONG_REALM, KRB_CAUSE_REALM_UNKNOWN, "Realm not local to KDC" },
+    { KRB5_CONFIG_NODEFREALM, KRB_CAUSE_REALM_UNKNOWN, "Configuration file does not specify default realm" },
+    { KRB5_FCC_NOFILE, KRB_CAUSE_NO_CREDENTIALS, "No credentials cache found" },
+    { KRB5_CC_NOTFOUND, KRB_CAUSE_NO_CREDENTIALS, "Matching credential not found" },
+    { KRB5_KT_NOTFOUND, KRB_CAUSE_KEYTAB_EMPTY, "Key table entry not found" },
+    { KRB5_KEYTAB_BADVNO, KRB_CAUSE_KEYTAB_UNREADABLE, "Unsupported key table format version number" },
+    { KRB5_KT_FORMAT, KRB_CAUSE_KEYTAB_UNREADABLE, "Bad format in keytab" },
+    { KRB5KRB_AP_ERR_MSG_TYPE, KRB_CAUSE_DEFECTIVE_TOKEN, "Invalid message type" },
+    { KRB5KRB_AP_ERR_BADVERSION, KRB_CAUSE_DEFECTIVE_TOKEN, "Protocol version mismatch" },
 };
 
 static bool sentence_fits(size_t i, struct str text)
@@ -166,8 +168,8 @@ static enum krb_cause cause_of_major(enum krb_side side, uint32_t major)
     }
 }
 
-/* The library keeps one text a code and thread. An initiator that hears a bare code from its peer is shown what the last
- * acceptor on the thread had to say about its own keytab: the code is right, the sentence is another login's. */
+/* The library keeps one text a code and thread. An initiator that hears a bare code from its peer is shown what the
+ * last acceptor on the thread had to say about its own keytab: the code is right, the sentence is another login's. */
 static bool is_stale(enum krb_side side, struct str text)
 {
     return side == KRB_INITIATOR && (str_starts(text, STR("Request ticket server ")) ||
@@ -188,7 +190,8 @@ enum krb_cause krb_failure_decide(enum krb_side side, uint32_t major, uint32_t m
             return is_stale(side, text) ? heard_from_peer(sentences[i].cause) : sentences[i].cause;
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
         if (minor == (uint32_t)codes[i].code || str_eq_nocase(text, str_of(codes[i].text)))
-            return side == KRB_ACCEPTOR ? codes[i].acceptor : codes[i].initiator;
+            return codes[i].code == KRB5KRB_AP_ERR_MODIFIED && side == KRB_ACCEPTOR ? KRB_CAUSE_DEFECTIVE_TOKEN
+                                                                                    : codes[i].cause;
     /* What krb5 says of a token that ends too early. */
     if (side == KRB_ACCEPTOR && (minor == 0 || str_eq(text, STR("Success"))) &&
         (major & 0x00ff0000u) == GSS_S_FAILURE)
@@ -199,7 +202,7 @@ enum krb_cause krb_failure_decide(enum krb_side side, uint32_t major, uint32_t m
 static const char *text_of_cause(enum krb_cause cause)
 {
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
-        if (codes[i].initiator == cause)
+        if (codes[i].cause == cause)
             return codes[i].text;
     return krb_cause_word(cause);
 }
@@ -224,8 +227,10 @@ void krb_failure_set(struct krb_failure *ret_failure, enum krb_cause cause, cons
     copy_printable(str_of(text), ret_failure->minor_text, sizeof ret_failure->minor_text);
 }
 
-void krb_failure_gss(struct krb_failure *ret_failure, enum krb_side side, OM_uint32 major, OM_uint32 minor, gss_OID mech)
+void krb_failure_gss(struct krb_failure *ret_failure, enum krb_side side, OM_uint32 major, OM_uint32 minor,
+                     gss_OID mech)
 {
+    const size_t text_bytes = sizeof ret_failure->minor_text;
     OM_uint32 ignored, more = 0;
     gss_buffer_desc text = GSS_C_EMPTY_BUFFER;
     *ret_failure = (struct krb_failure){ .major = major, .minor = minor };
@@ -238,9 +243,9 @@ void krb_failure_gss(struct krb_failure *ret_failure, enum krb_side side, OM_uin
         copy_printable(str_slice(text.value, text.length), ret_failure->minor_text, sizeof ret_failure->minor_text);
     ret_failure->cause = krb_failure_decide(side, major, minor, str_slice(text.value, text.length));
     if (is_stale(side, str_slice(text.value, text.length)))
-        copy_printable(str_of(text_of_cause(ret_failure->cause)), ret_failure->minor_text, sizeof ret_failure->minor_text);
+        copy_printable(str_of(text_of_cause(ret_failure->cause)), ret_failure->minor_text, text_bytes);
     else if (str_eq(str_slice(text.value, text.length), STR("Success")))
-        copy_printable(STR("the token is cut off or malformed"), ret_failure->minor_text, sizeof ret_failure->minor_text);
+        copy_printable(STR("the token is cut off or malformed"), ret_failure->minor_text, text_bytes);
     gss_release_buffer(&ignored, &text);
 }
 

@@ -41,7 +41,8 @@ static krb5_error_code ask_with_keytab(krb5_context krb5, krb5_principal client,
     return code;
 }
 
-static krb5_error_code ask(struct krb_initiator *initiator, const struct krb_initiator_options *options, krb5_creds *ret_creds)
+static krb5_error_code ask(struct krb_initiator *initiator, const struct krb_initiator_options *options,
+                           krb5_creds *ret_creds)
 {
     krb5_principal client = NULL;
     krb5_get_init_creds_opt *opt = NULL;
@@ -120,7 +121,8 @@ int krb_initiator_new(const struct krb_initiator_options *options, struct krb_in
 {
     *ret_initiator = NULL;
     if (!options->principal || !options->principal[0] || !options->keytab == !options->password) {
-        krb_failure_set(ret_failure, KRB_CAUSE_NO_CREDENTIALS, "a principal and either a keytab or a password are needed");
+        krb_failure_set(ret_failure, KRB_CAUSE_NO_CREDENTIALS,
+                        "a principal and either a keytab or a password are needed");
         return ERR_CONFIG;
     }
     struct krb_initiator *initiator = calloc(1, sizeof *initiator);
@@ -177,8 +179,8 @@ static OM_uint32 import_target(const char *target, gss_name_t *ret_name, OM_uint
     if (n <= 0 || (size_t)n >= sizeof text)
         return GSS_S_BAD_NAME;
     gss_buffer_desc name = { (size_t)n, text };
-    return gss_import_name(ret_minor, &name, principal ? (gss_OID)(uintptr_t)GSS_KRB5_NT_PRINCIPAL_NAME : GSS_C_NT_HOSTBASED_SERVICE,
-                           ret_name);
+    gss_OID type = principal ? (gss_OID)(uintptr_t)GSS_KRB5_NT_PRINCIPAL_NAME : GSS_C_NT_HOSTBASED_SERVICE;
+    return gss_import_name(ret_minor, &name, type, ret_name);
 }
 
 static OM_uint32 wanted_flags(unsigned flags)

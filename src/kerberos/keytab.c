@@ -88,7 +88,8 @@ static int load_rows(struct krb_keytab *keytab, struct str octets, const char *f
     return 0;
 }
 
-static int load(struct krb_keytab *keytab, struct str octets, const char *file, enum krb_cause *ret_cause, struct err *err)
+static int load(struct krb_keytab *keytab, struct str octets, const char *file, enum krb_cause *ret_cause,
+                struct err *err)
 {
     static atomic_ulong generation;
     snprintf(keytab->name, sizeof keytab->name, "MEMORY:postern-%lu", atomic_fetch_add(&generation, 1) + 1);
@@ -110,8 +111,8 @@ static int load(struct krb_keytab *keytab, struct str octets, const char *file, 
         return rc;
     if (krb5_kt_have_content(keytab->krb5, keytab->handle))
         return refuse(ret_cause, KRB_CAUSE_KEYTAB_EMPTY,
-                      err_set(err, ERR_ABSENT, "keytab %s holds no key that can be used (%zu entries); write keys into it "
-                              "with ktutil, samba-tool or postern keytab", file, keytab->n_rows));
+                      err_set(err, ERR_ABSENT, "keytab %s holds no key that can be used (%zu entries); "
+                              "write keys into it with ktutil or samba-tool", file, keytab->n_rows));
     return 0;
 }
 
@@ -163,7 +164,8 @@ int krb_keytab_load_fd(int fd, const char *file, struct krb_keytab **ret_keytab,
     buf_init(&octets, KRB_KEYTAB_FILE_MAX + 32768);
     int rc = buf_reserve(&octets, (size_t)st.st_size + 32768) ? read_fd(fd, &octets) : -ENOMEM;
     if (rc == ERR_LIMIT)
-        refuse(ret_cause, KRB_CAUSE_KEYTAB_UNREADABLE, err_set(err, rc, "keytab %s grew beyond 1 MiB while it was read", file));
+        refuse(ret_cause, KRB_CAUSE_KEYTAB_UNREADABLE,
+               err_set(err, rc, "keytab %s grew beyond 1 MiB while it was read", file));
     else if (rc < 0)
         refuse(ret_cause, KRB_CAUSE_KEYTAB_UNREADABLE, err_errno(err, -rc, "keytab %s", file));
     else

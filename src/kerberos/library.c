@@ -1,6 +1,7 @@
 #include "kerberos/library.h"
 
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kerberos/private.h"
@@ -37,16 +38,23 @@ int krb_init(const char *config_path, struct err *err)
 static krb5_context warm_krb5;
 static krb5_init_creds_context warm_request;
 
-/* Preparing a request for initial credentials loads the preauth plug-ins, and sends nothing yet. */
+/* Making the first message of a request for initial credentials loads the preauth plug-ins; it is never sent. Whether the
+ * message itself can be made (the configuration may allow no enctype) is for those to say who want one. */
 static krb5_error_code warm_preauth(void)
 {
     krb5_principal nobody = NULL;
+    krb5_data in = { 0 }, out = { 0 }, realm = { 0 };
+    unsigned flags;
     krb5_error_code code = krb5_init_context(&warm_krb5);
     if (code)
         return code;
     code = krb5_build_principal(warm_krb5, &nobody, 7, "INVALID", "warm-up", NULL);
     if (!code)
         code = krb5_init_creds_init(warm_krb5, nobody, NULL, NULL, 0, NULL, &warm_request);
+    if (!code && krb5_init_creds_step(warm_krb5, warm_request, &in, &out, &realm, &flags) == 0) {
+        krb5_free_data_contents(warm_krb5, &out);
+        krb5_free_data_contents(warm_krb5, &realm);
+    }
     krb5_free_principal(warm_krb5, nobody);
     return code;
 }
@@ -67,6 +75,7 @@ int krb_warm_up(struct err *err)
     if (GSS_ERROR(gss_indicate_mechs(&minor, &mechs)))
         return err_set(err, ERR_CONFIG, "GSS-API mechanisms could not be loaded (/etc/gss/mech.d)");
     gss_release_oid_set(&minor, &mechs);
+    tzset(); /* the library writes local time somewhere */
     return 0;
 }
 

@@ -4,12 +4,15 @@
  * process with file capabilities or set-user-id (AT_SECURE). So it is set once, before threads exist, and the file must
  * stay readable afterwards.
  *
- * What must stay readable (Landlock) for a process that accepts: the krb5.conf named here (and what it includes), the
- * folder of the replay cache (read, write, create), /etc/gss. For one that initiates also: /etc/hosts,
- * /etc/resolv.conf, /etc/nsswitch.conf, /etc/host.conf, /etc/gai.conf, and the folder of plug-ins (see krb_warm_up);
- * sockets to KDCs, port 88 UDP and TCP. Processes that only seal (seal.h) need none of this. Keytabs are not among
- * them: they come as descriptors (keytab.h). System calls beside the usual: getrandom, fcntl locks (F_OFD_SETLKW) on the
- * replay cache, poll, uname. */
+ * What must stay readable (Landlock) for a process that accepts: the krb5.conf named here (and what it includes),
+ * /etc/gss, and the folder of the replay cache (read, write, make files). For one that initiates also: /etc/hosts,
+ * /etc/resolv.conf, /etc/nsswitch.conf, /etc/host.conf, /etc/gai.conf, /etc/localtime, and LIBDIR/krb5/plugins, whose
+ * subfolder libkrb5 is listed for each KDC that is looked for. Plug-in folders that cannot be listed are passed over.
+ * Processes that only seal (seal.h) need none of this. Keytabs are not among them: they come as descriptors (keytab.h).
+ *
+ * System calls beside the usual: access, newfstatat, lseek, getrandom, fcntl(F_OFD_SETLKW) on the replay cache, mlock;
+ * for initiators socket (AF_INET, AF_INET6, AF_NETLINK and AF_UNIX, as getaddrinfo asks), connect, bind, getsockname,
+ * sendto, recvfrom, recvmsg, sendmmsg, ioctl(FIONBIO), poll. */
 #pragma once
 #include "base/err.h"
 

@@ -29,7 +29,8 @@ struct krb_context {
 struct krb_context *krb_context_new(enum krb_side side, gss_cred_id_t credential, struct str bindings);
 
 /* Both fill texts and cause. `mech` is the one whose minor it is. */
-void krb_failure_gss(struct krb_failure *ret_failure, enum krb_side side, OM_uint32 major, OM_uint32 minor, gss_OID mech);
+void krb_failure_gss(struct krb_failure *ret_failure, enum krb_side side, OM_uint32 major, OM_uint32 minor,
+                     gss_OID mech);
 void krb_failure_krb5(struct krb_failure *ret_failure, enum krb_side side, krb5_context krb5, krb5_error_code code);
 /* One credential for raw Kerberos and for SPNEGO, inside which only Kerberos is negotiated. */
 OM_uint32 krb_credential(gss_cred_usage_t usage, gss_const_key_value_set_t store, gss_cred_id_t *ret_credential,
