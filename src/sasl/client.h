@@ -14,6 +14,7 @@
 #include "sasl/sasl.h"
 
 struct sasl_ntlm_setup;  /* sasl/ntlm.h */
+struct ntlm_seal;        /* sasl/ntlm_seal.h */
 
 struct sasl_client_options {
     struct str user, authzid;    /* authzid: usually empty */
@@ -43,6 +44,8 @@ bool sasl_client_complete(const struct sasl_client *client);
 struct sasl_layer_choice sasl_client_layer(const struct sasl_client *client);
 /* As sasl_server_layer_state(). */
 bool sasl_client_layer_state(struct sasl_client *client, struct buf *out);
+/* As sasl_server_ntlm_seal(). */
+bool sasl_client_ntlm_seal(struct sasl_client *client, struct ntlm_seal *ret_seal);
 
 /* A mechanism's client side. `state` is state_bytes of zeroed memory that is wiped and freed for it. */
 struct sasl_client_ops {

@@ -47,6 +47,28 @@ struct str ntlm_mech_name(const struct ntlm_proof *proof, char text[SASL_PRINCIP
     return str_slice(text, n < 0 || n > SASL_PRINCIPAL_MAX ? 0 : (size_t)n);
 }
 
+static bool import_seal(bool exported, struct buf *octets, struct ntlm_seal *ret_seal)
+{
+    *ret_seal = (struct ntlm_seal){ .broken = true };
+    bool ok = exported && ntlm_seal_import(buf_str(octets), ret_seal);
+    buf_wipe(octets);
+    return ok;
+}
+
+bool sasl_server_ntlm_seal(struct sasl_server *server, struct ntlm_seal *ret_seal)
+{
+    struct buf octets;
+    buf_init(&octets, NTLM_SEAL_EXPORT_MAX);
+    return import_seal(sasl_server_layer_state(server, &octets), &octets, ret_seal);
+}
+
+bool sasl_client_ntlm_seal(struct sasl_client *client, struct ntlm_seal *ret_seal)
+{
+    struct buf octets;
+    buf_init(&octets, NTLM_SEAL_EXPORT_MAX);
+    return import_seal(sasl_client_layer_state(client, &octets), &octets, ret_seal);
+}
+
 struct server_state {
     struct ntlm_server ntlm;
     unsigned layers_offered;

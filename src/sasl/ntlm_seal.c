@@ -188,7 +188,7 @@ static bool layer_wrap(void *context, bool confidential, struct str plain, struc
 static bool layer_unwrap(void *context, struct str token, struct buf *ret_plain, bool *ret_confidential)
 {
     struct ntlm_seal *seal = context;
-    *ret_confidential = seal->confidential;
+    *ret_confidential = seal->confidential; /* a token does not say it: it is what was negotiated */
     return ntlm_seal_unwrap(seal, seal->confidential, token, ret_plain);
 }
 
@@ -197,9 +197,8 @@ static uint32_t layer_plain_max(void *context, bool confidential, uint32_t outpu
     return output_max > NTLM_SEAL_SIGNATURE_BYTES ? output_max - NTLM_SEAL_SIGNATURE_BYTES : 0;
 }
 
-struct sasl_layer_ops ntlm_seal_layer_ops(struct ntlm_seal *seal, bool confidential)
+struct sasl_layer_ops ntlm_seal_layer_ops(struct ntlm_seal *seal)
 {
-    seal->confidential = confidential; /* a token does not say whether it is encrypted */
-    return (struct sasl_layer_ops){ .context = seal, .confidential = confidential, .wrap = layer_wrap,
+    return (struct sasl_layer_ops){ .context = seal, .confidential = seal->confidential, .wrap = layer_wrap,
                                     .unwrap = layer_unwrap, .plain_max = layer_plain_max };
 }

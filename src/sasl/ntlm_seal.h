@@ -42,5 +42,6 @@ bool ntlm_seal_restart(struct ntlm_seal *seal);
  * The importer must have called ntlm_crypto_init(). */
 bool ntlm_seal_export(const struct ntlm_seal *seal, struct buf *out);
 bool ntlm_seal_import(struct str octets, struct ntlm_seal *ret_seal);
-/* For sasl_layer_new(): the seal is the context, and lives as long as the layer. `confidential`: sealed, else signed. */
-struct sasl_layer_ops ntlm_seal_layer_ops(struct ntlm_seal *seal, bool confidential);
+/* For sasl_layer_new(): the seal is the context, and lives as long as the layer. Sealed when that was negotiated, otherwise
+ * only signed. */
+struct sasl_layer_ops ntlm_seal_layer_ops(struct ntlm_seal *seal);

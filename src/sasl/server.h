@@ -25,6 +25,7 @@
 
 struct sasl_ntlm_setup;  /* sasl/ntlm.h */
 struct ntlm_proof;
+struct ntlm_seal;
 
 enum { SASL_NTLM_KEY_BYTES = 16 };
 
@@ -136,6 +137,8 @@ enum sasl_action sasl_server_ntlm(struct sasl_server *server, enum sasl_verdict 
  * (ntlm_seal_import()); a secret. False: there is none here (a layer of GSS-API is exported by whoever filled the table),
  * or `out` is full. */
 bool sasl_server_layer_state(struct sasl_server *server, struct buf *out);
+/* The same for this process: ntlm_seal.h. One of the two, once; ntlm_seal_done() is the caller's, also after false. */
+bool sasl_server_ntlm_seal(struct sasl_server *server, struct ntlm_seal *ret_seal);
 
 /* A mechanism's server side. `state` is state_bytes of zeroed memory that is wiped and freed for it. */
 struct sasl_server_ops {

@@ -222,7 +222,7 @@ static void version_1_only_where_it_is_allowed(void **state)
 static void layers_carry_text_both_ways(void **state)
 {
     struct pair p;
-    struct ntlm_seal server, client, moved;
+    struct ntlm_seal server, client, moved, refused;
     struct buf token, plain, octets;
     pair_prepare(&p);
     p.client_options.want_seal = p.server_options.offer_seal = true;
@@ -235,7 +235,7 @@ static void layers_carry_text_both_ways(void **state)
     buf_init(&octets, NTLM_SEAL_EXPORT_MAX);
     assert_true(ntlm_seal_export(&server, &octets));
     assert_true(ntlm_seal_import(buf_str(&octets), &moved));
-    struct sasl_layer_ops to = ntlm_seal_layer_ops(&client, true), from = ntlm_seal_layer_ops(&moved, true);
+    struct sasl_layer_ops to = ntlm_seal_layer_ops(&client), from = ntlm_seal_layer_ops(&moved);
     for (size_t i = 0; i < 20; i++) {
         bool confidential = false;
         struct str text = str_slice("MAIL FROM:<alice@corp.test>\r\n", i);
@@ -255,7 +255,7 @@ static void layers_carry_text_both_ways(void **state)
     token.p[18] ^= 1;
     assert_false(ntlm_seal_unwrap(&moved, true, buf_str(&token), &plain)); /* it stays broken */
     for (size_t n = 0; n < octets.n; n++)
-        assert_false(ntlm_seal_import((struct str){ octets.p, n }, &moved));
+        assert_false(ntlm_seal_import((struct str){ octets.p, n }, &refused));
     ntlm_seal_done(&server);
     ntlm_seal_done(&client);
     ntlm_seal_done(&moved);
@@ -423,6 +423,19 @@ static void as_a_mechanism(void **state)
     assert_int_equal(ours.n, theirs.n);
     buf_wipe(&ours);
     buf_wipe(&theirs);
+    struct ntlm_seal server_seal, client_seal;
+    struct buf token;
+    buf_init(&token, 100);
+    assert_true(sasl_server_ntlm_seal(server, &server_seal));
+    assert_true(sasl_client_ntlm_seal(client, &client_seal));
+    assert_true(ntlm_seal_layer_ops(&client_seal).confidential);
+    assert_true(ntlm_seal_wrap(&client_seal, true, STR("NOOP"), &token));
+    assert_true(ntlm_seal_unwrap(&server_seal, true, buf_str(&token), &ours));
+    assert_true(str_eq(buf_str(&ours), STR("NOOP")));
+    ntlm_seal_done(&server_seal);
+    ntlm_seal_done(&client_seal);
+    buf_done(&token);
+    buf_done(&ours);
     sasl_client_free(&client);
     sasl_server_free(&server);
 
@@ -437,6 +450,7 @@ static void as_a_mechanism(void **state)
     assert_int_equal(ntlm_crypto_check(step.ntlm, p.nt_hash, key, NULL), 1);
     assert_int_equal(sasl_server_ntlm(server, SASL_RIGHT, key, STR_NONE, &step), SASL_FAILED);
     assert_int_equal(step.cause, SASL_CAUSE_LAYER_REQUIRED);
+    assert_false(sasl_server_ntlm_seal(server, &server_seal));
     sasl_client_free(&client);
     sasl_server_free(&server);
     so.ntlm = NULL;
