@@ -11,8 +11,8 @@
  *
  * Order at the start: greeting, EHLO or LHLO (HELO when EHLO is refused), STARTTLS as the level wants and
  * EHLO again, AUTH when wanted. A SASL security layer begins where READY says that the login is done: put it
- * between, then smtp_client_layer_started(), which says EHLO again (RFC 4954 section 4). A demand of ours that the peer cannot meet is FAILED with code 0: a
- * temporary, local reason.
+ * between, then smtp_client_layer_started(), which says EHLO again (RFC 4954 section 4). A demand of ours that
+ * the peer cannot meet is FAILED with code 0: a temporary, local reason.
  *
  * What a peer cannot take is decided here, without asking it, for all recipients: a message over its SIZE
  * limit (5.3.4), 8-bit content without 8BITMIME (5.6.3; RFC 6152 section 3 leaves conversion or refusal,

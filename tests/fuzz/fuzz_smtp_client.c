@@ -15,7 +15,7 @@ static const char body[] = "Subject: x\r\n\r\n.\r\n..a\r\nlast line without end"
 struct run {
     struct smtp_client *client;
     unsigned begun, done, answers;
-    bool over;
+    bool over, layer;
     uint8_t options;
 };
 
@@ -66,6 +66,11 @@ static void answer(struct run *run, const struct smtp_client_event *event)
         break;
     case SMTP_CLIENT_READY:
         assert(run->begun == run->done);
+        if (smtp_client_authenticated(run->client) && !run->layer && (run->options & 1)) {
+            run->layer = true;
+            smtp_client_layer_started(run->client, 0);
+            break;
+        }
         begin(run);
         break;
     case SMTP_CLIENT_BODY_WANTED: give_body(run); break;
@@ -97,7 +102,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     uint8_t o = data[0];
     struct run run = { .options = o };
-    struct smtp_client_options options = { .helo = STR("me"), .lmtp = o & 4, .want_auth = o & 8,
+    struct smtp_client_options options = { .helo = STR("me"), .lmtp = o & 4, .want_auth = o & 8, .auth_optional = o & 1,
         .tls = (enum smtp_client_tls)((o >> 4) % 3), .bdat = (enum smtp_client_bdat)((o >> 6) % 3),
         .trace = data[1] & 128 ? ignore_trace : NULL };
     run.client = smtp_client_new(&options, 0);

@@ -160,7 +160,9 @@ static void play(const uint8_t *head, struct str in, bool cut, struct run *r)
                     .line_ends_repair = head[1] & 32,
                     .mechanisms = STR("PLAIN LOGIN"),
                     .mechanisms_tls = STR("PLAIN LOGIN"),
-                    .mechanisms_known = STR("SCRAM-SHA-256") },
+                    .mechanisms_known = STR("SCRAM-SHA-256"),
+                    .exps_mechanisms = head[1] & 64 ? STR("PLAIN LOGIN") : STR_NONE,
+                    .login_line = head[1] & 64 },
     };
     *r = (struct run){ .answers = head[2] | (uint32_t)head[3] << 8, .cuts = head[4] | (uint32_t)head[5] << 8 };
     buf_init(&r->replies, 1 << 20);

@@ -118,6 +118,10 @@ static bool set_option(struct script *sc, struct str line)
         p->mechanisms_tls = line;
     else if (str_eq(word, STR("@mechanisms_known")))
         p->mechanisms_known = line;
+    else if (str_eq(word, STR("@exps_mechanisms")))
+        p->exps_mechanisms = line;
+    else if (str_eq(word, STR("@login_line")))
+        p->login_line = true;
     else if (str_eq(word, STR("@refuse_data")))
         sc->refuse_data = true;
     else if (str_eq(word, STR("@refuse_commit")))

@@ -33,7 +33,7 @@ struct run {
     struct smtp_client *client;
     struct buf sent, events;
     size_t body_piece, n_messages, n_responses;
-    bool over;
+    bool over, layer_active;
 };
 
 #define EHLO_REPLY(rest) "250-mx.example at your service\r\n" rest "250 HELP\r\n"
@@ -82,6 +82,12 @@ static void note_result(struct run *run, const struct smtp_client_result *r)
 static void on_ready(struct run *run)
 {
     const struct script *script = run->script;
+    if (script->layer && !run->layer_active) {
+        run->layer_active = true;
+        buf_add_c(&run->events, "LAYER ");
+        smtp_client_layer_started(run->client, 1000);
+        return;
+    }
     buf_add_c(&run->events, "READY ");
     if (run->n_messages < 2 && script->message[run->n_messages].n_recipients > 0) {
         struct smtp_client_message m = script->message[run->n_messages++];
@@ -113,6 +119,18 @@ static void on_done(struct run *run)
     buf_add_c(&run->events, " ");
 }
 
+static void on_auth_needed(struct run *run, const struct smtp_client_event *event)
+{
+    const struct script *script = run->script;
+    buf_addf(&run->events, "AUTH(%.*s%s%.*s) ", STR_ARG(event->mechanisms), event->exps_mechanisms.n ? "|" : "",
+             STR_ARG(event->exps_mechanisms));
+    if (strcmp(script->mechanism, "-") == 0)
+        smtp_client_auth_skip(run->client);
+    else
+        smtp_client_auth_begin(run->client, str_of(script->mechanism), script->exps, script->initial,
+                               str_of(script->initial), 1000);
+}
+
 static void steps(struct run *run, struct str in)
 {
     struct smtp_client_event event;
@@ -124,9 +142,7 @@ static void steps(struct run *run, struct str in)
             smtp_client_tls_started(run->client, 1000);
             break;
         case SMTP_CLIENT_AUTH_NEEDED:
-            buf_addf(&run->events, "AUTH(%.*s) ", STR_ARG(event.mechanisms));
-            smtp_client_auth_begin(run->client, str_of(run->script->mechanism), run->script->exps, run->script->initial,
-                                   str_of(run->script->initial), 1000);
+            on_auth_needed(run, &event);
             break;
         case SMTP_CLIENT_AUTH_CHALLENGE: on_challenge(run, event.challenge); break;
         case SMTP_CLIENT_READY: on_ready(run); break;
@@ -483,6 +499,60 @@ static void authentication(void **state)
     PLAY(scripts);
 }
 
+static void exps_and_layers(void **state)
+{
+#define EXPS_OFFER EHLO_REPLY("250-X-EXPS GSSAPI NTLM LOGIN\r\n250-X-EXPS=LOGIN\r\n250-AUTH LOGIN\r\n")
+#define LONG_BASE64 "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Nj" \
+    "c4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0" \
+    "NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMT" \
+    "IzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5" \
+    "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Nj" \
+    "c4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OQ=="
+#define LONG_400 LONG_100 LONG_100 LONG_100 LONG_100
+    static const struct script scripts[] = {
+        { .name = "X-EXPS", .options = { .want_auth = true }, .mechanism = "NTLM", .exps = true, .response = { "a", "b" },
+          .turn = { GREET, { "EHLO me.example\r\n", EXPS_OFFER }, { "X-EXPS NTLM\r\n", "334 ntlm supported\r\n" },
+                    { "YQ==\r\n", "334 eA==\r\n" }, { "Yg==\r\n", "235 2.7.0 ok\r\n" }, { "", "" } },
+          .events = "AUTH(LOGIN|GSSAPI NTLM LOGIN LOGIN) CHALLENGE() CHALLENGE(x) READY " },
+        { .name = "X-EXPS alone", .options = { .want_auth = true }, .mechanism = "GSSAPI", .exps = true, .initial = "t",
+          .turn = { GREET, { "EHLO me.example\r\n", EHLO_REPLY("250-x-exps GSSAPI\r\n") },
+                    { "X-EXPS GSSAPI dA==\r\n", "535 5.7.3 no\r\n" } },
+          .events = "AUTH(|GSSAPI) FAILED 2:AUTH:535:5.7.3:535 5.7.3 no" },
+        { .name = "words for a token that was held back", .options = { .want_auth = true }, .mechanism = "GSSAPI",
+          .exps = true, .initial = LONG_400, .response = { "c" },
+          .turn = { GREET, { "EHLO me.example\r\n", EXPS_OFFER }, { "X-EXPS GSSAPI\r\n", "334 GSSAPI supported\r\n" },
+                    { LONG_BASE64 "\r\n", "334 eA==\r\n" }, { "Yw==\r\n", "235 2.7.0 ok\r\n" }, { "", "" } },
+          .events = "AUTH(LOGIN|GSSAPI NTLM LOGIN LOGIN) CHALLENGE(x) READY " },
+        { .name = "a layer", .options = { .want_auth = true, .tls = SMTP_CLIENT_TLS_OPPORTUNISTIC }, .mechanism = "PLAIN",
+          .initial = "u", .layer = true, .message = { { FROM_A, .recipient = one, .n_recipients = 1 } }, .body = "x\r\n",
+          .turn = { GREET, { "EHLO me.example\r\n", EHLO_REPLY("250-AUTH PLAIN\r\n") },
+                    { "AUTH PLAIN dQ==\r\n", "235 2.7.0 ok\r\n" },
+                    { "EHLO me.example\r\n", EHLO_REPLY("250-STARTTLS\r\n250-AUTH PLAIN\r\n250-8BITMIME\r\n") },
+                    { "MAIL FROM:<a@here> AUTH=<>\r\n", "" } },
+          .events = "AUTH(PLAIN) LAYER READY " },
+        { .name = "optional, not offered", .options = { .want_auth = true, .auth_optional = true },
+          .turn = { GREET, { "EHLO me.example\r\n", "250 mx\r\n" }, { "", "" } }, .events = "READY " },
+        { .name = "optional, refused", .options = { .want_auth = true, .auth_optional = true }, .mechanism = "PLAIN",
+          .initial = "u", .message = { { FROM_A, .recipient = one, .n_recipients = 1 } }, .body = "x\r\n",
+          .turn = { GREET, { "EHLO me.example\r\n", AUTH_OFFER }, { "AUTH PLAIN dQ==\r\n", "535 5.7.8 bad\r\n" },
+                    { "MAIL FROM:<a@here>\r\n", "" } },
+          .events = "AUTH(PLAIN LOGIN LOGIN) READY " },
+        { .name = "optional, skipped", .options = { .want_auth = true, .auth_optional = true }, .mechanism = "-",
+          .turn = { GREET, { "EHLO me.example\r\n", AUTH_OFFER }, { "", "" } },
+          .events = "AUTH(PLAIN LOGIN LOGIN) READY " },
+        { .name = "optional, given up", .options = { .want_auth = true, .auth_optional = true }, .mechanism = "LOGIN",
+          .turn = { GREET, { "EHLO me.example\r\n", AUTH_OFFER }, { "AUTH LOGIN\r\n", "334 eA==\r\n" },
+                    { "*\r\n", "501 5.7.0 cancelled\r\n" }, { "", "" } },
+          .events = "AUTH(PLAIN LOGIN LOGIN) CHALLENGE(x) READY " },
+        { .name = "optional, and the server leaves", .options = { .want_auth = true, .auth_optional = true },
+          .mechanism = "PLAIN", .initial = "u",
+          .turn = { GREET, { "EHLO me.example\r\n", AUTH_OFFER }, { "AUTH PLAIN dQ==\r\n", "421 4.7.0 bye\r\n" } },
+          .events = "AUTH(PLAIN LOGIN LOGIN) FAILED 1:AUTH:421:4.7.0:421 4.7.0 bye" },
+    };
+    (void)state;
+    PLAY(scripts);
+}
+
 static void breaks(void **state)
 {
 #define LOST(stage, what) "1:" stage ":0:4.4.2:" what
@@ -592,6 +662,49 @@ static struct smtp_client *started(const char *script, enum smtp_client_event_ki
     assert_int_equal(smtp_client_step(client, &in, 0, &event), expect);
     buf_clear(smtp_client_output(client));
     return client;
+}
+
+/* What came in clear with the reply to a login is seen before a layer can begin. */
+static void clear_text_behind_a_login(void **state)
+{
+    (void)state;
+    struct smtp_client_options options = { .helo = STR("me"), .want_auth = true };
+    struct smtp_client *client = smtp_client_new(&options, 0);
+    struct smtp_client_event event;
+    struct str in = STR("220 hi\r\n250-mx\r\n250 AUTH PLAIN\r\n");
+    assert_non_null(client);
+    while (smtp_client_step(client, &in, 0, &event) == SMTP_CLIENT_READ && in.n > 0)
+        continue;
+    smtp_client_auth_begin(client, STR("PLAIN"), false, true, STR("secret"), 0);
+    in = STR("235 ok\r\n250");
+    assert_int_equal(smtp_client_step(client, &in, 0, &event), SMTP_CLIENT_FAILED);
+    smtp_client_free(&client);
+}
+
+static void optional_login_tells_what_was_refused(void **state)
+{
+    (void)state;
+    struct smtp_client_options options = { .helo = STR("me"), .want_auth = true, .auth_optional = true };
+    struct smtp_client *client = smtp_client_new(&options, 0);
+    struct smtp_client_event event;
+    struct str in = STR("220 hi\r\n250-mx\r\n250 X-EXPS NTLM\r\n");
+    assert_non_null(client);
+    assert_int_equal(smtp_client_auth_command(client).n, 0);
+    while (smtp_client_step(client, &in, 0, &event) == SMTP_CLIENT_READ && in.n > 0)
+        continue;
+    assert_int_equal(event.kind, SMTP_CLIENT_AUTH_NEEDED);
+    smtp_client_auth_begin(client, STR("NTLM"), true, true, STR("secret"), 0);
+    in = STR("535 5.7.3 no\r\n");
+    assert_int_equal(smtp_client_step(client, &in, 0, &event), SMTP_CLIENT_READY);
+    assert_false(smtp_client_authenticated(client));
+    assert_true(str_eq(smtp_client_auth_command(client), STR("X-EXPS NTLM")));
+    struct smtp_client_result result = smtp_client_auth_result(client);
+    assert_int_equal(result.code, 535);
+    assert_string_equal(result.enhanced, "5.7.3");
+    assert_true(str_eq(result.text, STR("535 5.7.3 no")));
+    smtp_client_layer_started(client, 0); /* not authenticated: no layer, and nothing is said */
+    assert_int_equal(smtp_client_step(client, &in, 0, &event), SMTP_CLIENT_READ);
+    smtp_client_free(&client);
 }
 
 static void deadlines_follow_the_phase(void **state)
@@ -708,6 +821,9 @@ int main(void)
         cmocka_unit_test(decided_here),
         cmocka_unit_test(beginnings),
         cmocka_unit_test(authentication),
+        cmocka_unit_test(exps_and_layers),
+        cmocka_unit_test(clear_text_behind_a_login),
+        cmocka_unit_test(optional_login_tells_what_was_refused),
         cmocka_unit_test(breaks),
         cmocka_unit_test(replies_too_many),
         cmocka_unit_test(protocol_log_masks_secrets),
