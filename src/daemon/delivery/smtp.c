@@ -488,8 +488,36 @@ static void message_done(struct conn *conn)
     job_finish(job, &way, conn->outcome, job->n_recipients);
 }
 
+/* RFC 5321 section 5.1: that one host takes nothing now is no reason to wait while there is another. */
+static bool next_host_may_take_it(const struct conn *conn)
+{
+    if (conn->hop->lmtp || conn->n_messages > 0 || conn->at + 1 >= conn->n_candidates || conn->delivery->draining)
+        return false;
+    for (size_t i = 0; i < conn->job->n_recipients; i++) {
+        struct smtp_client_result r = smtp_client_result(conn->client, i);
+        if (r.stage != SMTP_CLIENT_STAGE_MAIL || r.code / 100 != 4)
+            return false;
+    }
+    return conn->job->n_recipients > 0;
+}
+
+static void take_job_to_next_host(struct conn *conn)
+{
+    struct smtp_client_result r = smtp_client_result(conn->client, 0);
+    hop_add_again(conn->hop, conn->job);
+    conn->job = NULL;
+    conn->state = CONN_SETUP; /* as if it had been said to EHLO */
+    conn->hop->n_starting++;
+    conn_fail(conn, true, r.enhanced[0] == '4' ? r.enhanced : "4.0.0", "host %s said: %.*s (in reply to MAIL command)", conn->relay,
+              STR_ARG(r.text));
+}
+
 static void on_done(struct conn *conn)
 {
+    if (next_host_may_take_it(conn)) {
+        take_job_to_next_host(conn);
+        return;
+    }
     if (was_dead_already(conn) && !conn->delivery->draining) {
         hop_add_again(conn->hop, conn->job);
         conn->job = NULL;
