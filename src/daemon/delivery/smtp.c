@@ -202,6 +202,7 @@ bool conn_new(struct hop *hop)
     conn->delivery = d;
     conn->hop = hop;
     conn->fd = -1;
+    conn->number = ++d->last_conn;
     conn->begun_ms = loop_now_ms(d->ctx->loop);
     buf_init(&conn->words, WORDS_MAX_BYTES);
     LIST_INSERT_HEAD(&hop->conns, conn, link);
@@ -242,6 +243,7 @@ void smtp_connected(struct conn *conn)
     struct smtp_client_options options = {
         .helo = str_of(conn->hop->server ? conn->hop->server->name : "localhost"), .lmtp = conn->hop->lmtp,
         .tls = tls_level(conn), .bdat = SMTP_CLIENT_BDAT_AFTER_RCPT, .want_auth = conn->hop->block->auth != NULL,
+        .trace = protocol_trace, .trace_arg = conn,
         .timeouts = { .greeting_ms = t, .command_ms = t, .data_ms = t * 2 / 5, .block_ms = t * 3 / 5, .end_ms = t * 2 },
     };
     conn->state = CONN_SETUP;
