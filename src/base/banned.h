@@ -12,4 +12,4 @@
 #undef alloca
 #pragma GCC poison alloca tmpnam mktemp                 /* arena_alloc, mkstemp */
 #pragma GCC poison system popen                         /* process_spawn */
-#pragma GCC poison localtime gmtime ctime asctime       /* localtime_r, clock_rfc3339 */
+#pragma GCC poison localtime gmtime asctime             /* localtime_r, clock_rfc3339; ctime is a field's name in krb5.h */

@@ -6,6 +6,8 @@ enum {
     TOKEN_MAX_BYTES = 72 * 1024,
     HASH_MAX_BYTES = 64,
     SIGN_MAX_BYTES = 32 * 1024,
+    LAYER_MAX_BYTES = 16 * 1024,
+    SENDERS_MAX_BYTES = 16 * 1024,
 };
 
 const char *role_name(enum role_id role)
@@ -101,6 +103,21 @@ bool ipc_get_auth_start(struct str body, struct ipc_auth_start *ret)
     return wire_end(&w);
 }
 
+static void put_layer(struct buf *b, const struct ipc_layer *layer)
+{
+    wire_put_u8(b, (uint8_t)layer->kind);
+    wire_put_u32(b, layer->peer_max_bytes);
+    wire_put_str(b, layer->state);
+}
+
+static bool get_layer(struct wire *w, struct ipc_layer *ret)
+{
+    ret->kind = wire_get_u8(w);
+    ret->peer_max_bytes = wire_get_u32(w);
+    ret->state = wire_get_str(w, LAYER_MAX_BYTES);
+    return ret->kind < IPC_LAYERS && (ret->kind == IPC_LAYER_NONE) == (ret->state.n == 0);
+}
+
 void ipc_put_auth_done(struct buf *b, const struct ipc_auth_done *m)
 {
     wire_put_u8(b, (uint8_t)m->result);
@@ -110,6 +127,9 @@ void ipc_put_auth_done(struct buf *b, const struct ipc_auth_done *m)
     wire_put_str(b, m->text);
     wire_put_str(b, m->user);
     wire_put_str(b, m->cause);
+    wire_put_str(b, m->mailbox);
+    wire_put_str(b, m->senders);
+    put_layer(b, &m->layer);
 }
 
 bool ipc_get_auth_done(struct str body, struct ipc_auth_done *ret)
@@ -122,7 +142,10 @@ bool ipc_get_auth_done(struct str body, struct ipc_auth_done *ret)
     ret->text = wire_get_str(&w, TEXT_MAX_BYTES);
     ret->user = wire_get_str(&w, NAME_MAX_BYTES);
     ret->cause = wire_get_str(&w, NAME_MAX_BYTES);
-    return wire_end(&w) && ret->result < IPC_AUTH_RESULTS;
+    ret->mailbox = wire_get_str(&w, NAME_MAX_BYTES);
+    ret->senders = wire_get_str(&w, SENDERS_MAX_BYTES);
+    bool layer_ok = get_layer(&w, &ret->layer);
+    return layer_ok && wire_end(&w) && ret->result < IPC_AUTH_RESULTS && ret->rights <= IPC_RIGHTS_ALL;
 }
 
 void ipc_put_login_start(struct buf *b, const struct ipc_login_start *m)
@@ -131,6 +154,7 @@ void ipc_put_login_start(struct buf *b, const struct ipc_login_start *m)
     wire_put_str(b, m->domain);
     wire_put_str(b, m->host);
     wire_put_str(b, m->offered);
+    wire_put_str(b, m->offered_exps);
     wire_put_str(b, m->cert_hash);
     wire_put_str(b, m->exporter);
 }
@@ -142,6 +166,7 @@ bool ipc_get_login_start(struct str body, struct ipc_login_start *ret)
     ret->domain = wire_get_str(&w, NAME_MAX_BYTES);
     ret->host = wire_get_str(&w, NAME_MAX_BYTES);
     ret->offered = wire_get_str(&w, TEXT_MAX_BYTES);
+    ret->offered_exps = wire_get_str(&w, TEXT_MAX_BYTES);
     ret->cert_hash = wire_get_str(&w, HASH_MAX_BYTES);
     ret->exporter = wire_get_str(&w, HASH_MAX_BYTES);
     return wire_end(&w);
@@ -152,8 +177,10 @@ void ipc_put_login_response(struct buf *b, const struct ipc_login_response *m)
     wire_put_u8(b, m->has_mechanism);
     wire_put_u8(b, m->has_response);
     wire_put_u8(b, m->complete);
+    wire_put_u8(b, m->exps);
     wire_put_str(b, m->mechanism);
     wire_put_str(b, m->response);
+    put_layer(b, &m->layer);
 }
 
 bool ipc_get_login_response(struct str body, struct ipc_login_response *ret)
@@ -162,9 +189,32 @@ bool ipc_get_login_response(struct str body, struct ipc_login_response *ret)
     ret->has_mechanism = wire_get_u8(&w);
     ret->has_response = wire_get_u8(&w);
     ret->complete = wire_get_u8(&w);
+    ret->exps = wire_get_u8(&w);
     ret->mechanism = wire_get_str(&w, 64);
     ret->response = wire_get_str(&w, TOKEN_MAX_BYTES);
-    return wire_end(&w) && ret->has_mechanism <= 1 && ret->has_response <= 1 && ret->complete <= 1;
+    bool layer_ok = get_layer(&w, &ret->layer);
+    return layer_ok && wire_end(&w) && ret->has_mechanism <= 1 && ret->has_response <= 1 && ret->complete <= 1 &&
+           ret->exps <= 1;
+}
+
+void ipc_put_login_end(struct buf *b, const struct ipc_login_end *m)
+{
+    wire_put_u8(b, m->accepted);
+    wire_put_u8(b, m->optional);
+    wire_put_str(b, m->relay);
+    wire_put_str(b, m->command);
+    wire_put_str(b, m->reply);
+}
+
+bool ipc_get_login_end(struct str body, struct ipc_login_end *ret)
+{
+    struct wire w = wire_of(body);
+    ret->accepted = wire_get_u8(&w);
+    ret->optional = wire_get_u8(&w);
+    ret->relay = wire_get_str(&w, NAME_MAX_BYTES);
+    ret->command = wire_get_str(&w, TEXT_MAX_BYTES);
+    ret->reply = wire_get_str(&w, TEXT_MAX_BYTES);
+    return wire_end(&w) && ret->accepted <= 1 && ret->optional <= 1;
 }
 
 void ipc_put_sign(struct buf *b, const struct ipc_sign *m)

@@ -46,6 +46,7 @@ enum ipc_type {
     IPC_LOGIN_START = 80, /* delivery → auth: struct ipc_login_start */
     IPC_LOGIN_STEP,       /* delivery → auth: body = the server's decoded challenge */
     IPC_LOGIN_CANCEL,
+    IPC_LOGIN_END,        /* delivery → auth: the next hop has decided; struct ipc_login_end */
     IPC_LOGIN_RESPONSE,   /* auth → delivery: struct ipc_login_response */
     IPC_LOGIN_FAILED,     /* auth → delivery: body = why, one sentence */
 
@@ -114,7 +115,9 @@ bool ipc_get_segment(struct str body, struct ipc_segment *ret);
 /* IPC_AUTH_START. Auth believes smtpd only about these: where the client comes from, which virtual
  * server it talks to, and what the TLS channel is. */
 enum { IPC_AUTH_FLAG_TLS = 1, IPC_AUTH_FLAG_PLAINTEXT = 2 /* PLAIN without TLS allowed to this host */,
-       IPC_AUTH_FLAG_INITIAL = 4 /* an initial response was sent, perhaps empty */ };
+       IPC_AUTH_FLAG_INITIAL = 4 /* an initial response was sent, perhaps empty */,
+       IPC_AUTH_FLAG_EXPS = 8 /* the verb was X-EXPS */,
+       IPC_AUTH_FLAG_LAYER = 16 /* a SASL security layer may follow: there is no TLS, and the rules want one */ };
 struct ipc_auth_start {
     uint16_t flags;
     uint16_t port;            /* the client's */
@@ -128,9 +131,19 @@ struct ipc_auth_start {
 void ipc_put_auth_start(struct buf *b, const struct ipc_auth_start *m);
 bool ipc_get_auth_start(struct str body, struct ipc_auth_start *ret);
 
+/* The security layer that begins after 235 (sasl/layer.h). The state is what wraps and unwraps the octets of this one
+ * connection: an exported GSS context, or the keys of an NTLM session. A secret: wipe what held it. */
+enum ipc_layer_kind { IPC_LAYER_NONE, IPC_LAYER_GSS_INTEGRITY, IPC_LAYER_GSS_CONFIDENTIALITY, IPC_LAYER_NTLM, IPC_LAYERS };
+struct ipc_layer {
+    enum ipc_layer_kind kind;
+    uint32_t peer_max_bytes;   /* of one wrapped packet that the peer takes */
+    struct str state;
+};
+
 /* IPC_AUTH_DONE */
 enum ipc_auth_result { IPC_AUTH_ACCEPTED, IPC_AUTH_REJECTED, IPC_AUTH_TEMPORARY, IPC_AUTH_CANCELLED, IPC_AUTH_RESULTS };
-enum { IPC_RIGHT_SUBMIT = 1, IPC_RIGHT_RELAY = 2, IPC_RIGHT_ANY_SENDER = 4 };
+enum { IPC_RIGHT_SUBMIT = 1, IPC_RIGHT_RELAY = 2, IPC_RIGHT_ANY_SENDER = 4, IPC_RIGHT_HEADERS = 8 /* strip_headers spares
+       them */, IPC_RIGHT_SIZE = 16 /* max_message_size does not hold */, IPC_RIGHTS_ALL = 31 };
 struct ipc_auth_done {
     enum ipc_auth_result result;
     uint16_t code;             /* SMTP reply */
@@ -138,6 +151,9 @@ struct ipc_auth_done {
     struct str enhanced, text; /* "5.7.8", "Authentication credentials invalid" */
     struct str user;           /* who it is, or who it said it is */
     struct str cause;          /* stable word for the log: bad-password, unknown-user, locked-out … */
+    struct str mailbox;        /* whose mail it is, by the identity rules; empty: they name none */
+    struct str senders;        /* further addresses that it may send as, separated by spaces */
+    struct ipc_layer layer;
 };
 void ipc_put_auth_done(struct buf *b, const struct ipc_auth_done *m);
 bool ipc_get_auth_done(struct str body, struct ipc_auth_done *ret);
@@ -148,6 +164,7 @@ struct ipc_login_start {
     struct str domain;        /* the block's title */
     struct str host;          /* the name the peer announces */
     struct str offered;       /* mechanisms that the peer offers, space-separated */
+    struct str offered_exps;  /* the same under X-EXPS */
     struct str cert_hash, exporter;
 };
 void ipc_put_login_start(struct buf *b, const struct ipc_login_start *m);
@@ -156,10 +173,22 @@ struct ipc_login_response {
     uint8_t has_mechanism;    /* first answer: use this mechanism; response = initial response if has_response */
     uint8_t has_response;
     uint8_t complete;         /* believe a 235 from now on; before it the server has not proven itself (SCRAM) */
+    uint8_t exps;             /* with has_mechanism: the verb is X-EXPS */
     struct str mechanism, response;
+    struct ipc_layer layer;   /* with complete: begins after 235 */
 };
 void ipc_put_login_response(struct buf *b, const struct ipc_login_response *m);
 bool ipc_get_login_response(struct str body, struct ipc_login_response *ret);
+
+/* IPC_LOGIN_END: what the next hop made of the login, for auth's event. */
+struct ipc_login_end {
+    uint8_t accepted;
+    uint8_t optional;         /* refused, and the delivery goes on without */
+    struct str relay;         /* "host[address]:port" */
+    struct str command, reply; /* the last command, without secrets, and the whole reply */
+};
+void ipc_put_login_end(struct buf *b, const struct ipc_login_end *m);
+bool ipc_get_login_end(struct str body, struct ipc_login_end *ret);
 
 /* IPC_SIGN */
 struct ipc_sign {

@@ -315,7 +315,9 @@ static void auth_message(void *arg, unsigned type, uint32_t id, struct str body,
     struct buf out;
     buf_init(&out, 1000);
     struct str good = STR("\0u\0p"), bad = STR("\0u\0x");
-    ipc_put_login_response(&out, &(struct ipc_login_response){ 1, 1, 1, STR("PLAIN"), t.wrong_password ? bad : good });
+    ipc_put_login_response(&out, &(struct ipc_login_response){ .has_mechanism = 1, .has_response = 1, .complete = 1,
+                                                               .mechanism = STR("PLAIN"),
+                                                               .response = t.wrong_password ? bad : good });
     channel_send(t.auth, IPC_LOGIN_RESPONSE, id, buf_str(&out));
     buf_done(&out);
 }

@@ -74,6 +74,15 @@ static bool again_login_start(struct str body, struct buf *out)
     return ok;
 }
 
+static bool again_login_end(struct str body, struct buf *out)
+{
+    struct ipc_login_end m;
+    bool ok = ipc_get_login_end(body, &m);
+    if (ok)
+        ipc_put_login_end(out, &m);
+    return ok;
+}
+
 static bool again_login_response(struct str body, struct buf *out)
 {
     struct ipc_login_response m;
@@ -155,20 +164,28 @@ static void put_auth_start(struct buf *b)
 
 static void put_auth_done(struct buf *b)
 {
-    struct ipc_auth_done m = { IPC_AUTH_CANCELLED, 535, 7, STR("5.7.8"), STR("no"), STR("alice"), STR("bad-password") };
+    struct ipc_auth_done m = { IPC_AUTH_CANCELLED, 535, 7, STR("5.7.8"), STR("no"), STR("alice"), STR("bad-password"),
+                               STR("alice@corp.test"), STR("a@corp.test"), { IPC_LAYER_NTLM, 65536, STR("keys") } };
     ipc_put_auth_done(b, &m);
 }
 
 static void put_login_start(struct buf *b)
 {
-    struct ipc_login_start m = { 1, STR("partner.example"), STR("smtp.partner.example"), STR("PLAIN"), STR("h"), STR("e") };
+    struct ipc_login_start m = { 1, STR("partner.example"), STR("smtp.partner.example"), STR("PLAIN"), STR("NTLM"), STR("h"),
+                                 STR("e") };
     ipc_put_login_start(b, &m);
 }
 
 static void put_login_response(struct buf *b)
 {
-    struct ipc_login_response m = { 1, 1, 0, STR("PLAIN"), STR("\0a\0b") };
+    struct ipc_login_response m = { 1, 1, 0, 1, STR("PLAIN"), STR("\0a\0b"), { IPC_LAYER_NONE, 0, STR_NONE } };
     ipc_put_login_response(b, &m);
+}
+
+static void put_login_end(struct buf *b)
+{
+    struct ipc_login_end m = { 0, 1, STR("mx[192.0.2.1]:25"), STR("AUTH GSSAPI"), STR("535 5.7.3 no") };
+    ipc_put_login_end(b, &m);
 }
 
 static void put_sign(struct buf *b)
@@ -215,6 +232,7 @@ static const struct message {
     { "auth_done", put_auth_done, again_auth_done, false },
     { "login_start", put_login_start, again_login_start, false },
     { "login_response", put_login_response, again_login_response, false },
+    { "login_end", put_login_end, again_login_end, false },
     { "sign", put_sign, again_sign, false },
     { "job", put_job, again_job, false },
     { "result", put_result, again_result, false },
