@@ -95,6 +95,44 @@ def test_protocol_log_has_no_secret(main):
     assert any(re.search(r" > 250 ", line) for line in mine) and all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in mine)
 
 
+def test_protocol_log_of_deliveries(pki):
+    """A route's server logs what is said to its next hop, without secrets, and into the new file after a rotation."""
+    import os
+    import signal
+    from peers import server_context
+    with Sink("127.9.0.2", context=server_context(*pki.sink), mechanisms="PLAIN", users={"relay": "out-secret"}) as hop:
+        hop.answer = lambda session, verb, line: "550 5.1.1 no \x1b[31m one" if verb == "RCPT" and "gone" in line else None
+        text = server("first.test", host("127.0.0.0/8", relay=True), listen=["{address}:2525"], protocol_log="{dir}/log/first.log")
+        text += server("second.test", protocol_log="{dir}/log/second.log", listen=["{address}:2526"])
+        text += domain("far.test", via=[hop.hop], tls="require", auth="PLAIN", user="relay", password_file="{dir}/pw",
+                       server="second.test") + domain("here.test", deliver="discard")
+        p = Postern(text, start=False)
+        (p.dir / "pw").write_text("out-secret\n")
+        (p.dir / "pw").chmod(0o600)
+        with p:
+            p.start()
+            log = p.dir / "log" / "second.log"
+            p.sent(p.deliver("a@b.test", "x@far.test", b"Subject: s\r\n\r\nbody-of-it\r\n"))
+            said = log_text(log, "<< 250 2.0.0 taken")
+            at = re.escape(f"[{hop.address}]:{hop.port}")
+            for line in (">> EHLO second.test", ">> STARTTLS", "<< 220 2.0.0 go", ">> MAIL FROM:<a@b.test>", ">> RCPT TO:<x@far.test>"):
+                assert re.search(rf"^\S+Z OUT[0-9A-F]+ \S*{at} {re.escape(line)}", said, re.M), (line, said)
+            assert re.search(r">> AUTH PLAIN", said) and "body-of-it" not in said
+            for secret in ("out-secret", b64("\0relay\0out-secret")):
+                assert secret not in said
+            assert ">>" not in (p.dir / "log" / "first.log").read_text(), "only its own"
+            old = log.rename(log.with_suffix(".old"))
+            os.kill(p.process.pid, signal.SIGUSR1)
+            until(log.exists, "a new file")
+
+            def in_new():
+                p.sent(p.deliver("a@b.test", "gone@far.test"), status="bounced")
+                return ">> RCPT TO:<gone@far.test>" in log.read_text()
+
+            until(in_new, "deliveries in the new file")
+            assert "\x1b" not in log.read_text() + old.read_text()
+
+
 def test_a_peer_cannot_forge_a_line(main):
     with main.connect(source=fresh_source()) as w:
         w.ehlo("forge.test")

@@ -391,7 +391,7 @@ def mx(pki):
         ("null.test", "MX"): ["0 ."], ("implicit.test", "A"): [address], ("nothing.test", "TXT"): ['"x"'],
         ("servfail.test", "MX"): "SERVFAIL", ("timeout.test", "MX"): None,
         ("badmx.test", "MX"): ["10 no-such-host.test."], ("six.test", "MX"): ["10 mx6.test."], ("mx6.test", "AAAA"): ["::1"],
-        ("alias.test", "CNAME"): ["one.test."],
+        ("alias.test", "CNAME"): ["one.test."], ("xn--bcher-kva.test", "MX"): ["10 mx1.one.test."],
         ("self.test", "MX"): ["10 localhost-name.test."], ("localhost-name.test", "A"): ["127.5.0.77"],
     }
     dns = DnsServer("127.5.0.200", zone)
@@ -413,6 +413,36 @@ def test_mx(mx, name, sink):
     assert mail.recipients == [f"x@{name}"] or mail.recipients == [f"x@{name.lower()}"]
     if name == "one.test":
         assert f"relay=mx1.one.test[{mx.one.address}]:{mx.one.port}" in line, line
+
+
+def test_mx_of_a_name_in_utf8(mx):
+    """The DNS knows bücher.test as xn--bcher-kva.test; the address stays as it was."""
+    queue_id = mx.deliver("a@b.test", "jörg@bücher.test", params=" SMTPUTF8", source=fresh_source())
+    mx.sent(queue_id, "jörg@bücher.test")
+    assert mx.one.get().recipients == ["jörg@bücher.test"]
+    assert ("xn--bcher-kva.test", "MX") in mx.dns.asked
+    queue_id = mx.deliver("sender@ours.test", "x@büch\u2028er.test", params=" SMTPUTF8", source=fresh_source())
+    assert "dsn=5.1.2" in mx.sent(queue_id, status="bounced"), "what IDNA forbids is never asked for"
+
+
+@pytest.mark.parametrize("stage", ["greeting", "EHLO", "MAIL"])
+def test_next_mx_when_the_first_takes_nothing_now(mx, stage):
+    """RFC 5321 section 5.1: 4xx before there is a transaction: the next exchanger is asked at once."""
+    reply = "451 4.3.2 not now"
+    if stage == "greeting":
+        mx.two.greeting = "421 4.3.2 not now"
+    else:
+        mx.two.answer = lambda session, verb, line: reply if verb == stage else None
+    mx.two.keep = False
+    mx.two.drop()
+    try:
+        before = mx.two.mails.qsize()
+        queue_id = mx.deliver("a@b.test", f"next-{stage.lower()}@pref.test", source=fresh_source())
+        line = mx.sent(queue_id)
+        assert mx.one.address in line and not mx.log.find(rf"{queue_id}: to=.*deferred"), line
+        assert mx.one.get_for(f"next-{stage.lower()}@pref.test") and mx.two.mails.qsize() == before
+    finally:
+        mx.two.greeting, mx.two.answer, mx.two.keep = "220 sink.test ESMTP", lambda *_: None, True
 
 
 @pytest.mark.parametrize("name, fate, dsn", [

@@ -309,6 +309,8 @@ void decide_ntlm_refused(struct session *session, const struct sasl_step *step, 
     struct login_words words;
     base_facts(session, answer->cause ? answer->cause : failure->cause, step->authcid, &facts);
     facts.detail = str_of(answer->detail);
+    facts.ntlm_domain = step->ntlm ? step->ntlm->domain : STR_NONE;
+    facts.ntlm_workstation = step->ntlm ? step->ntlm->workstation : STR_NONE;
     login_explain(&facts, &words);
     struct decision d = {
         .result = failure->code / 100 == 4 ? IPC_AUTH_TEMPORARY : IPC_AUTH_REJECTED, .code = failure->code,
@@ -337,6 +339,18 @@ static void refuse_identity(struct session *session, const struct identity_resul
     decide(session, &d, 0);
 }
 
+/* Clients of Kerberos name themselves as they like: the principal, the account, the mailbox. All of these are the same
+ * person; anybody else is not. */
+static bool acts_as_itself(const struct session *session, const struct identity_result *result, struct str senders)
+{
+    struct str want = str_of(session->authzid), principal = str_of(session->user), account;
+    if (want.n == 0 || str_eq_nocase(want, principal) || str_eq_nocase(want, str_of(result->principal)))
+        return true;
+    struct str rest = str_of(result->principal);
+    str_cut(&rest, '@', &account);
+    return str_eq_nocase(want, account) || sender_is_allowed(str_of(result->mailbox), senders, 0, want);
+}
+
 static void on_identified(void *arg, const struct identity_result *result)
 {
     struct session *session = arg;
@@ -348,6 +362,12 @@ static void on_identified(void *arg, const struct identity_result *result)
     struct buf senders;
     buf_init(&senders, SENDER_TEXT_MAX);
     sender_text(result, &senders);
+    if (!acts_as_itself(session, result, buf_str(&senders))) {
+        struct sasl_step failed = { .action = SASL_FAILED, .cause = SASL_CAUSE_AUTHZID, .authcid = str_of(session->user) };
+        buf_done(&senders);
+        decide_failed(session, &failed, NULL);
+        return;
+    }
     struct decision d = {
         .result = IPC_AUTH_ACCEPTED, .code = 235, .enhanced = "2.7.0", .text = "Authentication successful",
         .cause = "none", .rights = result->rights, .user = str_of(session->user),
@@ -371,26 +391,34 @@ void decide_proven(struct session *session, const struct sasl_step *step)
 {
     if (end_when_locked(session, step->authcid))
         return;
-    if (!str_eq(step->authcid, step->authzid)) {
+    bool same = str_eq(step->authcid, step->authzid);
+    if (!same && !session->inner) {
         struct sasl_step failed = *step;
         failed.cause = SASL_CAUSE_AUTHZID;
         decide_failed(session, &failed, NULL);
         return;
     }
     str_copy(step->authcid, session->user, sizeof session->user);
+    if (!same)
+        str_copy(step->authzid, session->authzid, sizeof session->authzid);
     struct identity_login login = { .class = class_of(session, step->authcid), .name = str_of(session->user) };
     identify_ask(session->inbound->auth, &login, on_identified, session, &session->identify);
 }
 
 /* ---- before it begins ---- */
 
-const struct decision *decide_refusal(struct auth *auth, const struct ipc_auth_start *start,
-                                      const struct sasl_mechanism *mechanism)
+const struct decision *decide_unknown_mechanism(void)
 {
     static const struct decision unknown = {
         .result = IPC_AUTH_REJECTED, .code = 504, .enhanced = "5.5.4", .cause = "mechanism-not-offered",
         .text = "This authentication mechanism is not offered here",
     };
+    return &unknown;
+}
+
+const struct decision *decide_refusal(struct auth *auth, const struct ipc_auth_start *start,
+                                      const struct sasl_mechanism *mechanism)
+{
     static const struct decision cleartext = {
         .result = IPC_AUTH_REJECTED, .code = 538, .enhanced = "5.7.11", .cause = "encryption-required",
         .text = "This mechanism needs encryption: use STARTTLS first",
@@ -400,7 +428,7 @@ const struct decision *decide_refusal(struct auth *auth, const struct ipc_auth_s
         .text = "Temporary authentication failure",
     };
     if (!mechanism || !mechanism->server || !sasl_list_has(start->offered, start->mechanism))
-        return &unknown;
+        return decide_unknown_mechanism();
     if ((mechanism->flags & SASL_CLEARTEXT) && !(start->flags & (IPC_AUTH_FLAG_TLS | IPC_AUTH_FLAG_PLAINTEXT)))
         return &cleartext;
     if (is_locked(auth, start->client))

@@ -7,7 +7,7 @@
  * longer the more there were; a store that cannot be read. smtpd cancelling, or going away, ends the session. */
 #include "daemon/auth/inbound.h"
 #include "io/now.h"
-#include "sasl/ntlm.h"
+#include "sasl/ntlm_crypto.h"
 
 enum { SESSION_ARENA_MAX = 16 * 1024 };
 
@@ -132,7 +132,7 @@ static struct sasl_server *new_exchange(const struct session *session, const str
         options.gss = session->kerberos ? kerberos_exchange_gss(session->kerberos) : NULL;
         options.layers_offered = layers_offered(session);
         options.binding_required = session->rules.channel_binding == CONF_BINDING_REQUIRE;
-        if (allows(session, "NTLM")) {
+        if (allows(session, "NTLM") && ntlm_crypto_ready()) {
             set_up_ntlm(session, &names, &ntlm);
             options.ntlm = &ntlm;
         }
@@ -205,6 +205,15 @@ static struct session *new_session(struct inbound *inbound, struct auth_key key,
     return session;
 }
 
+/* What it needs is configured here. */
+static bool is_usable(const struct session *session, const struct sasl_mechanism *mechanism)
+{
+    bool ntlm = session->server && allows(session, "NTLM") && ntlm_crypto_ready();
+    if (mechanism->flags & SASL_GSS)
+        return session->kerberos || ntlm;
+    return !(mechanism->flags & SASL_NTLM) || ntlm;
+}
+
 static struct session *find_session(struct inbound *inbound, struct auth_key key)
 {
     struct session *session = NULL;
@@ -231,6 +240,10 @@ static bool take_start(struct inbound *inbound, struct auth_key key, struct str 
     struct session *session = refusal ? NULL : new_session(inbound, key, &start, mechanism);
     if (!session) {
         decide_at_start(inbound, key, &start, refusal ? refusal : &no_memory);
+        return true;
+    }
+    if (!is_usable(session, mechanism)) {
+        decide(session, decide_unknown_mechanism(), 0);
         return true;
     }
     bool initial = (start.flags & IPC_AUTH_FLAG_INITIAL) != 0;

@@ -37,6 +37,7 @@ struct session {
     struct buf layer_state;
     const char *inner;              /* "krb5", "spnego-ntlm" …; NULL: nothing inside */
     char user[SASL_PRINCIPAL_MAX + 1]; /* who has been proven */
+    char authzid[SASL_PRINCIPAL_MAX + 1]; /* as whom it wants to act, in its own spelling; empty: the same */
     unsigned gss_flags;
     struct loop_timer *timer;       /* an answer that waits */
     struct buf answer;
@@ -80,6 +81,7 @@ void decide_failed(struct session *session, const struct sasl_step *step, const 
 void decide_proven(struct session *session, const struct sasl_step *step);
 /* NTLM's verifier has said no; `check` knows why. */
 void decide_ntlm_refused(struct session *session, const struct sasl_step *step, const struct ntlm_answer *answer);
+const struct decision *decide_unknown_mechanism(void);
 /* What ends an exchange before it begins; NULL: nothing. */
 const struct decision *decide_refusal(struct auth *auth, const struct ipc_auth_start *start,
                                       const struct sasl_mechanism *mechanism);

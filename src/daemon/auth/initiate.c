@@ -206,7 +206,7 @@ static struct initiate *new_initiate(const struct login *login)
     buf_init(&x->bindings, 256);
     x->spnego = strcmp(login->mechanism->name, "GSS-SPNEGO") == 0;
     x->flags = KRB_MUTUAL | KRB_INTEGRITY | KRB_SEQUENCE | (x->block->seal && !tls ? KRB_CONFIDENTIALITY : 0u);
-    if (x->spnego && tls) /* what libsasl's servers would take for the wish for a layer */
+    if (x->spnego && !(x->flags & KRB_CONFIDENTIALITY)) /* libsasl's servers take it for the wish for a layer */
         x->flags = KRB_MUTUAL;
     list_targets(x, login->start.host);
     /* RFC 4752 has no channel bindings; who looks at them takes Windows's. */

@@ -181,6 +181,19 @@ static bool open_context(struct kerberos_exchange *x)
     return false;
 }
 
+/* A keytab that holds the account's own name only: krb5 finds no row of the service and cannot see that the password was
+ * changed. The ticket's version tells. */
+static void look_at_version(struct kerberos_exchange *x)
+{
+    struct krb_keytab_match match;
+    if (x->failure.cause != KRB_CAUSE_NOT_OUR_SERVICE || !x->has_ticket || !x->ticket.has_kvno ||
+        !krb_service_allowed(str_of(x->ticket.service), x->service, x->n_services))
+        return;
+    krb_keytab_match(x->keytab->keys, &x->ticket, &match);
+    if (match.rows_of_service == 0 && x->ticket.kvno > match.kvno_highest_any)
+        x->failure.cause = KRB_CAUSE_KVNO_OLD;
+}
+
 static enum sasl_gss_status step_locked(struct kerberos_exchange *x, struct str token, struct buf *ret_token)
 {
     if (!x->context && !open_context(x))
@@ -193,7 +206,9 @@ static enum sasl_gss_status step_locked(struct kerberos_exchange *x, struct str 
     case KRB_FAILED:
         break;
     }
-    return fail(x, krb_context_failure(x->context));
+    fail(x, krb_context_failure(x->context));
+    look_at_version(x);
+    return SASL_GSS_FAILED;
 }
 
 static enum sasl_gss_status step(void *context, struct str token, struct buf *ret_token)

@@ -136,6 +136,7 @@ static void on_configured(struct role_ctx *ctx)
     if (!d)
         return;
     struct err err = { 0 };
+    protocol_configured(d);
     int rc = d->site ? 0 : tls_init(&err);
     if (rc == 0)
         rc = site_new(d, &site, &err);
@@ -165,6 +166,8 @@ static void on_file(struct role_ctx *ctx, const struct ipc_file *file, int fd)
     if (d && file->kind == IPC_FILE_CA) {
         close_fd(&d->ca_fd);
         d->ca_fd = fd;
+    } else if (d && file->kind == IPC_FILE_PROTOCOL_LOG) {
+        protocol_file(d, file->name, fd);
     } else if (d && file->kind == IPC_FILE_SPOOL_LOCK) {
         close_fd(&d->spool_lock_fd);
         d->spool_lock_fd = fd;
@@ -320,6 +323,7 @@ void delivery_done(struct role_ctx *ctx)
     on_turn(d);
     loop_turn_free(&d->turn);
     close_fd(&d->spool_lock_fd);
+    protocol_free(d);
     buf_done(&d->roots);
     free(d);
     ctx->state = NULL;

@@ -7,6 +7,7 @@
  *   conn.c      octets between that connection's socket (or TLS) and its machine
  *   login.c     AUTH: questions to the auth role
  *   local.c     jobs that need no connection: maildir, discard
+ *   protocol.c  the protocol log of the server that a route names
  *   resolve.c   names to addresses
  *   maildir.c   one file in a Maildir
  *
@@ -116,6 +117,8 @@ struct delivery {
     LIST_HEAD(, conn) dead_conns;
     LIST_HEAD(, hop) dead_hops;
     bool draining;
+    SLIST_HEAD(, protocol_log) protocol_logs;
+    uint32_t last_conn;
     struct err site_error;             /* why there is no site yet */
     struct buf roots;                  /* what the sandbox lets us write below, NUL behind each */
     char chunk[DELIVERY_CHUNK_BYTES];
@@ -197,6 +200,7 @@ struct conn {
     struct delivery *delivery;
     struct hop *hop;
     enum conn_state state;
+    uint32_t number;                   /* for the protocol log */
     struct resolve *resolve;
     struct resolve_candidate *candidate;
     size_t n_candidates, at;
@@ -253,6 +257,15 @@ void smtp_timer(struct conn *conn);
 void smtp_tls_done(struct conn *conn);
 void smtp_tls_failed(struct conn *conn, const char *why);
 bool conn_start_tls(struct conn *conn, bool verify, struct err *err);
+
+/* ---- protocol.c ---- */
+
+/* A log of the next snapshot; takes fd. */
+void protocol_file(struct delivery *delivery, struct str server, int fd);
+void protocol_configured(struct delivery *delivery);
+void protocol_free(struct delivery *delivery);
+/* smtp_client's trace; arg is the connection. */
+void protocol_trace(void *arg, char direction, struct str line);
 
 /* ---- login.c ---- */
 

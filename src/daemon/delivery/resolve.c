@@ -4,6 +4,7 @@
 #include "daemon/delivery/resolve.h"
 
 #include <arpa/inet.h>
+#include <idn2.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,6 +44,7 @@ struct resolve {
     void (*done)(void *arg, const struct resolve_result *result);
     void *arg;
     struct question mx;
+    char domain[DNS_NAME_BYTES];   /* options.domain as the DNS knows it */
     uint16_t mx_port;
     uint8_t mx_entry;
     unsigned n_pending;
@@ -105,6 +107,24 @@ bool resolve_target_parse(struct str entry, uint16_t default_port, struct resolv
     return host.n > 0 && str_copy(host, ret->host, sizeof ret->host);
 }
 
+bool resolve_name_to_ascii(struct str name, char ret_name[DNS_NAME_BYTES])
+{
+    if (name.n && name.p[name.n - 1] == '.')
+        name.n--;
+    bool ascii = true;
+    for (size_t i = 0; i < name.n; i++)
+        ascii = ascii && !(name.p[i] & 0x80);
+    if (!str_copy(name, ret_name, DNS_NAME_BYTES))
+        return false;
+    if (ascii)
+        return true;
+    char *label = NULL;
+    bool ok = idn2_to_ascii_8z(ret_name, &label, IDN2_NONTRANSITIONAL | IDN2_NFC_INPUT) == IDN2_OK &&
+              str_copy(str_of(label), ret_name, DNS_NAME_BYTES);
+    idn2_free(label);
+    return ok;
+}
+
 static void set_verdict(struct resolve *r, bool permanent, const char *dsn, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 static void set_verdict(struct resolve *r, bool permanent, const char *dsn, const char *fmt, ...)
@@ -132,9 +152,7 @@ static struct host *add_host(struct resolve *r, struct str name, uint16_t port, 
         return NULL;
     struct host *h = &r->host[r->n_hosts];
     *h = (struct host){ .port = port, .entry = entry };
-    if (name.n && name.p[name.n - 1] == '.')
-        name.n--;
-    if (!str_copy(name, h->name, sizeof h->name))
+    if (!resolve_name_to_ascii(name, h->name))
         return NULL;
     h->shuffle = next_random(r);
     resolve_address_parse(name, port, &h->literal);
@@ -403,8 +421,10 @@ int resolve_start(struct dns *dns, const struct resolve_options *options,
     struct resolve_candidate literal;
     if (mx && options->domain[0] == '[' && resolve_address_parse(str_of(options->domain), r->mx_port, &literal))
         add_domain_itself(r);
+    else if (mx && !resolve_name_to_ascii(str_of(options->domain), r->domain))
+        set_verdict(r, true, "5.1.2", "%s is no name that the DNS can have", options->domain);
     else if (mx)
-        ask(r, &r->mx, NULL, options->domain, DNS_MX, on_mx);
+        ask(r, &r->mx, NULL, r->domain, DNS_MX, on_mx);
     if (r->n_pending == 0)
         ask_addresses(r);
     return 0;

@@ -6,7 +6,8 @@
  * domain itself. An exchanger that is this server, and all that are not better, are left out. Every other
  * entry is a host or an address, in the order given. Nothing at all is either for good (the domain does not
  * exist, takes no mail, loops back) or for now (the DNS did not answer). A named smart host that cannot be
- * found is always for now: that is our configuration's mistake, not the sender's. */
+ * found is always for now: that is our configuration's mistake, not the sender's.
+ * The DNS is asked for A-labels: names in UTF-8 are converted first (RFC 5891). */
 #pragma once
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -58,6 +59,9 @@ int resolve_start(struct dns *dns, const struct resolve_options *options,
                   void (*done)(void *arg, const struct resolve_result *result), void *arg,
                   struct resolve **ret_resolve);
 void resolve_cancel(struct resolve **resolve);
+
+/* The name as the DNS knows it, without a dot at its end. False: too long, or no name that IDNA allows. */
+bool resolve_name_to_ascii(struct str name, char ret_name[DNS_NAME_BYTES]);
 
 /* One entry of `via`. */
 enum resolve_kind { RESOLVE_MX, RESOLVE_HOST, RESOLVE_ADDRESS };

@@ -202,6 +202,7 @@ bool conn_new(struct hop *hop)
     conn->delivery = d;
     conn->hop = hop;
     conn->fd = -1;
+    conn->number = ++d->last_conn;
     conn->begun_ms = loop_now_ms(d->ctx->loop);
     buf_init(&conn->words, WORDS_MAX_BYTES);
     LIST_INSERT_HEAD(&hop->conns, conn, link);
@@ -243,6 +244,7 @@ void smtp_connected(struct conn *conn)
         .helo = str_of(conn->hop->server ? conn->hop->server->name : "localhost"), .lmtp = conn->hop->lmtp,
         .tls = tls_level(conn), .bdat = SMTP_CLIENT_BDAT_AFTER_RCPT, .want_auth = conn->hop->block->auth != NULL,
         .auth_optional = conn->hop->block->auth_optional,
+        .trace = protocol_trace, .trace_arg = conn,
         .timeouts = { .greeting_ms = t, .command_ms = t, .data_ms = t * 2 / 5, .block_ms = t * 3 / 5, .end_ms = t * 2 },
     };
     conn->state = CONN_SETUP;
@@ -523,8 +525,36 @@ static void message_done(struct conn *conn)
     job_finish(job, &way, conn->outcome, job->n_recipients);
 }
 
+/* RFC 5321 section 5.1: that one host takes nothing now is no reason to wait while there is another. */
+static bool next_host_may_take_it(const struct conn *conn)
+{
+    if (conn->hop->lmtp || conn->n_messages > 0 || conn->at + 1 >= conn->n_candidates || conn->delivery->draining)
+        return false;
+    for (size_t i = 0; i < conn->job->n_recipients; i++) {
+        struct smtp_client_result r = smtp_client_result(conn->client, i);
+        if (r.stage != SMTP_CLIENT_STAGE_MAIL || r.code / 100 != 4)
+            return false;
+    }
+    return conn->job->n_recipients > 0;
+}
+
+static void take_job_to_next_host(struct conn *conn)
+{
+    struct smtp_client_result r = smtp_client_result(conn->client, 0);
+    hop_add_again(conn->hop, conn->job);
+    conn->job = NULL;
+    conn->state = CONN_SETUP; /* as if it had been said to EHLO */
+    conn->hop->n_starting++;
+    conn_fail(conn, true, r.enhanced[0] == '4' ? r.enhanced : "4.0.0", "host %s said: %.*s (in reply to MAIL command)", conn->relay,
+              STR_ARG(r.text));
+}
+
 static void on_done(struct conn *conn)
 {
+    if (next_host_may_take_it(conn)) {
+        take_job_to_next_host(conn);
+        return;
+    }
     if (was_dead_already(conn) && !conn->delivery->draining) {
         hop_add_again(conn->hop, conn->job);
         conn->job = NULL;

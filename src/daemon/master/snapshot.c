@@ -222,7 +222,7 @@ static void open_log_file(struct loading *l, const struct conf_place *place, enu
         return;
     }
     f->fd = fd;
-    f->roles = ROLE_BIT(ROLE_SMTPD);
+    f->roles = ROLE_BIT(ROLE_SMTPD) | (kind == IPC_FILE_PROTOCOL_LOG ? ROLE_BIT(ROLE_DELIVERY) : 0);
 }
 
 static int borrowed_listener(const struct snapshot *previous, const struct snapshot_file *like)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/base64.h"
+#include "conf/snapshot.h"
 #include "daemon/auth/auth.h"
 #include "io/now.h"
 #include "sasl/client.h"
@@ -20,7 +21,7 @@ enum { ITERATIONS = 4096 };
 
 static struct {
     char folder[64], users[80];
-    struct conf conf;
+    struct conf_snapshot snapshot; /* counted: the role keeps it */
     struct conf_domain domain[3];
     struct role_ctx ctx;
     int log_fd;
@@ -88,7 +89,7 @@ static void open_role(enum role_id peer)
     t.log_fd = memfd_create("log", 0);
     struct log_options log = { .to = "/log", .fd = dup(t.log_fd), .level = LOG_LEVEL_DEBUG };
     assert_int_equal(log_new(t.ctx.loop, "auth", &log, &t.ctx.log, &err), 0);
-    t.ctx.conf = &t.conf;
+    t.ctx.conf = &t.snapshot.conf;
     struct ipc_file file = { .kind = IPC_FILE_PASSWORD, .name = STR("partner.example") };
     role_auth.file(&t.ctx, &file, password_fd("pencil\r\nsecond line\n"));
     file.name = STR("auto.example");
@@ -109,7 +110,8 @@ static void prepare(bool store)
     t.domain[0] = (struct conf_domain){ .name = "partner.example", .auth = "PLAIN", .user = "relay" };
     t.domain[1] = (struct conf_domain){ .name = "auto.example", .auth = "auto", .user = "user" };
     t.domain[2] = (struct conf_domain){ .name = "none.example" };
-    t.conf = (struct conf){ .users = t.users, .domain = t.domain, .n_domains = 3, .auth_cache_s = 60 };
+    atomic_init(&t.snapshot.refs, 1u << 20);
+    t.snapshot.conf = (struct conf){ .users = t.users, .domain = t.domain, .n_domains = 3, .auth_state = t.folder, .auth_cache_s = 60 };
     buf_init(&t.body, CHANNEL_BODY_MAX);
     if (store)
         set_user(STR("anna"), STR("s3cret"), true);
@@ -403,7 +405,7 @@ static void who_exists(void **state)
 
 static void failures_lock_an_address_out(void **state)
 {
-    t.conf.auth_failure_limit = 3;
+    t.snapshot.conf.auth_failure_limit = 3;
     for (int i = 0; i < 3; i++)
         assert_int_equal(plain(STR("\0anna\0wrong")), 535);
     assert_int_equal(plain(STR("\0anna\0s3cret")), 454);
@@ -415,14 +417,14 @@ static void failures_lock_an_address_out(void **state)
     send_start(1, &m);
     wait_for(t.n_messages + 1);
     assert_int_equal(done_message().code, 235);
-    t.conf.auth_failure_limit = 0;
+    t.snapshot.conf.auth_failure_limit = 0;
     assert_int_equal(plain(STR("\0anna\0s3cret")), 235);
 }
 
 static void many_at_once_get_no_more_guesses(void **state)
 {
     enum { ATTEMPTS = 20 };
-    t.conf.auth_failure_limit = 4;
+    t.snapshot.conf.auth_failure_limit = 4;
     for (uint32_t id = 1; id <= ATTEMPTS; id++)
         start_plain(id, STR("\0anna\0wrong"));
     wait_for(ATTEMPTS);

@@ -230,10 +230,27 @@ static void cancelled(void **state)
     }
 }
 
+static void names_in_utf8(void **state)
+{
+    (void)state;
+    char name[DNS_NAME_BYTES];
+    assert_true(resolve_name_to_ascii(STR("b\xc3\xbc" "cher.example."), name));
+    assert_string_equal(name, "xn--bcher-kva.example");
+    assert_true(resolve_name_to_ascii(STR("stra\xc3\x9f" "e.example"), name)); /* IDNA 2008: not strasse */
+    assert_string_equal(name, "xn--strae-oqa.example");
+    assert_true(resolve_name_to_ascii(STR("Plain_name.example"), name));
+    assert_string_equal(name, "Plain_name.example");
+    assert_false(resolve_name_to_ascii(STR("a\xff.example"), name));
+    assert_false(resolve_name_to_ascii(STR("a\xe2\x80\xa8.example"), name)); /* a line separator */
+    char longest[400];
+    memset(longest, 'a', sizeof longest);
+    assert_false(resolve_name_to_ascii(str_slice(longest, sizeof longest), name));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(exchangers), cmocka_unit_test(no_way),   cmocka_unit_test(loops_are_cut),
+        cmocka_unit_test(names_in_utf8), cmocka_unit_test(exchangers), cmocka_unit_test(no_way),   cmocka_unit_test(loops_are_cut),
         cmocka_unit_test(named_hosts_in_their_order),             cmocka_unit_test(equals_are_shuffled),
         cmocka_unit_test(cancelled),
     };
