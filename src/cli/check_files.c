@@ -80,22 +80,28 @@ void cli_check_tls_files(const struct conf *conf, struct conf_mistakes *mistakes
     }
 }
 
+static void check_password(const struct conf *conf, struct conf_mistakes *mistakes, const char *block,
+                           const char *path, struct conf_place place)
+{
+    struct file f = { "password_file", path, conf_place_of(conf, block, "password_file", place) };
+    struct stat st;
+    int fd = path ? open_file(mistakes, &f, &st) : -1;
+    if (fd < 0)
+        return;
+    check_mode(mistakes, &f, &st, "a password");
+    if (S_ISREG(st.st_mode) && st.st_size == 0)
+        conf_mistake_add(mistakes, f.place, f.option, "write the password into its first line", "%s: %s is empty",
+                         f.option, f.path);
+    close(fd);
+}
+
 void cli_check_password_files(const struct conf *conf, struct conf_mistakes *mistakes)
 {
-    for (size_t i = 0; i < conf->n_domains; i++) {
-        const struct conf_domain *domain = &conf->domain[i];
-        struct file f = { "password_file", domain->password_file,
-                          conf_place_of(conf, domain->name, "password_file", domain->place) };
-        struct stat st;
-        int fd = f.path ? open_file(mistakes, &f, &st) : -1;
-        if (fd < 0)
-            continue;
-        check_mode(mistakes, &f, &st, "a password");
-        if (S_ISREG(st.st_mode) && st.st_size == 0)
-            conf_mistake_add(mistakes, f.place, f.option, "write the password into its first line", "%s: %s is empty",
-                             f.option, f.path);
-        close(fd);
-    }
+    for (size_t i = 0; i < conf->n_domains; i++)
+        check_password(conf, mistakes, conf->domain[i].name, conf->domain[i].password_file, conf->domain[i].place);
+    for (size_t i = 0; i < conf->n_directories; i++)
+        check_password(conf, mistakes, conf->directory[i].realm, conf->directory[i].password_file,
+                       conf->directory[i].place);
 }
 
 static int read_all(int fd, struct buf *into)

@@ -51,6 +51,21 @@ static void prepare_ticket(const struct conf *conf, const struct conf_directory 
     setenv("KRB5CCNAME", "MEMORY:postern-whoami", 1);
 }
 
+/* The first line of the directory's password_file. */
+static int read_password(void *context, struct buf *into, struct err *err)
+{
+    const struct conf_directory *directory = context;
+    int fd = open(directory->password_file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    char *room = buf_reserve(into, ACCOUNT_VALUE_MAX);
+    ssize_t n = fd >= 0 && room ? read(fd, room, ACCOUNT_VALUE_MAX) : -1;
+    int rc = n < 0 ? err_errno(err, errno, "cannot read %s", directory->password_file) : 0;
+    if (fd >= 0)
+        close(fd);
+    for (ssize_t i = 0; i < n && room[i] != '\n' && room[i] != '\r'; i++)
+        into->n++;
+    return rc;
+}
+
 static void ask_directory(const struct conf *conf, struct identity *id)
 {
     static const enum account_protection protections[] = {
@@ -63,6 +78,9 @@ static void ask_directory(const struct conf *conf, struct identity *id)
         .protection = protections[block->bind], .ca = block->ca, .base = block->base,
         .timeout_ms = DIRECTORY_TIMEOUT_MS,
     };
+    if (block->password_file)
+        options.credential = (struct account_credential){ .context = (void *)block, .password = read_password,
+                                                          .name = block->principal };
     struct account_query question = { query->account, query->principal, query->attributes.item, query->attributes.n };
     struct account_directory *directory = NULL;
     struct account_answer answer = { 0 };

@@ -223,12 +223,24 @@ static void check_directory(struct conf_draft *d, const struct conf_directory *d
                              "%s does not fit bind = \"%s\"", directory->servers.item[i],
                              conf_option_find(CONF_DIRECTORY, STR("bind"))->choices[directory->bind]);
     bool principal = directory->principal || is_written(node, "principal");
-    bool keytab = directory->keytab || is_written(node, "keytab");
+    bool keytab = directory->keytab || is_written(node, "keytab") || is_written(node, "password_file");
+    if (directory->password_file && directory->bind == CONF_BIND_GSSAPI)
+        conf_mistake_add(d->mistakes, conf_check_place(node, "password_file"), "bind",
+                         "write bind = \"starttls\", or keytab instead of password_file",
+                         "directory \"%s\" would be sent the password without TLS", directory->realm);
+    if (directory->password_file && directory->keytab)
+        conf_mistake_add(d->mistakes, conf_check_place(node, "password_file"), "password_file", "keep one of the two",
+                         "directory \"%s\" has both a keytab and a password_file", directory->realm);
     if (principal != keytab)
-        conf_mistake_add(d->mistakes, conf_check_place(node, principal ? "principal" : "keytab"),
+        conf_mistake_add(d->mistakes, conf_check_place(node, principal               ? "principal"
+                                                          : directory->password_file ? "password_file"
+                                                                                     : "keytab"),
                          principal ? "keytab" : "principal",
                          principal ? "add keytab = \"FILE\"" : "add principal = \"NAME@REALM\"",
-                         "directory \"%s\" has a %s and no %s", directory->realm, principal ? "principal" : "keytab",
+                         "directory \"%s\" has a %s and no %s", directory->realm,
+                         principal                  ? "principal"
+                         : directory->password_file ? "password_file"
+                                                    : "keytab",
                          principal ? "keytab" : "principal");
 }
 

@@ -106,6 +106,7 @@ struct conf_directory {
     enum conf_bind bind;
     const char *ca;                 /* trust anchors in PEM; NULL: the system's */
     const char *principal, *keytab; /* who asks; NULL: a credential of the environment (`postern whoami`) */
+    const char *password_file;      /* under TLS: the principal's password instead, by a simple bind */
     const char *base;               /* NULL: from the realm, "DC=CORP,DC=TEST" */
     const char *netbios;            /* the realm's NT name, "CORP"; NULL: none */
 };

@@ -337,7 +337,8 @@ const struct conf_option conf_schema[] = {
     { .where = CONF_DIRECTORY, .name = "bind", .type = CONF_CHOICE, .offset = DIRECTORY(bind), .fallback = "gssapi",
       .choices = bind_names,
       .help = "How the connection is protected: gssapi (Kerberos signs and encrypts), starttls, or ldaps.\n"
-              "The login is Kerberos' in each case." },
+              "The login is Kerberos', or under TLS a simple one with\n.Ic password_file .\n"
+              "Samba as it comes takes no login of Kerberos under TLS." },
     { .where = CONF_DIRECTORY, .name = "ca", .type = CONF_PATH, .offset = DIRECTORY(ca),
       .fallback_text = "the certificates of the system", .example = "\"/etc/postern/corp-ca.pem\"",
       .help = "The certificates, in PEM, that the directory's are checked against." },
@@ -346,6 +347,10 @@ const struct conf_option conf_schema[] = {
     { .where = CONF_DIRECTORY, .name = "keytab", .type = CONF_PATH, .offset = DIRECTORY(keytab),
       .example = "\"/etc/postern/svc-postern.keytab\"",
       .help = "The keys of that principal.\nroot:root 0600 is enough." },
+    { .where = CONF_DIRECTORY, .name = "password_file", .type = CONF_PATH, .offset = DIRECTORY(password_file),
+      .example = "\"/etc/postern/svc-postern.pw\"",
+      .help = "The file whose first line is the principal's password, instead of keys.\nOnly under TLS.\n"
+              "root:root 0600 is enough." },
     { .where = CONF_DIRECTORY, .name = "base", .type = CONF_STRING, .offset = DIRECTORY(base), .form = form_base,
       .fallback_text = "from the realm: DC=corp,DC=test", .example = "\"OU=People,DC=corp,DC=test\"",
       .help = "Below which entry accounts are looked for." },

@@ -79,6 +79,7 @@ enum ipc_file_kind {
     IPC_FILE_CA,           /* trust anchors, PEM */
     IPC_FILE_KEYTAB,       /* name = server, domain or realm, detail = enum ipc_keytab: to auth only; comes again,
                               between GO and the next CONFIG, whenever the file has changed */
+    IPC_FILE_BIND_PASSWORD, /* name = realm: of a directory, to auth only */
     IPC_FILE_IDENTITY,     /* name = identity block with a table: to auth only */
     IPC_FILE_KINDS,
 };

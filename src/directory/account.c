@@ -39,8 +39,9 @@ int account_directory_new(const struct account_options *options, struct account_
     bool ok = d->server && (options->base || account_base_of_realm(options->realm, &base));
     d->o.realm = arena_strdup(&d->arena, str_of(options->realm));
     d->o.base = ok ? arena_strdup(&d->arena, options->base ? str_of(options->base) : buf_str(&base)) : NULL;
+    d->o.credential.name = arena_strdup(&d->arena, str_of(options->credential.name ? options->credential.name : ""));
     d->o.ca = options->ca ? arena_strdup(&d->arena, str_of(options->ca)) : NULL;
-    ok = ok && d->o.realm && d->o.base && (d->o.ca || !options->ca);
+    ok = ok && d->o.realm && d->o.base && d->o.credential.name && (d->o.ca || !options->ca);
     for (size_t i = 0; ok && i < d->o.n_servers; i++)
         ok = (d->server[i] = arena_strdup(&d->arena, str_of(options->server[i]))) != NULL;
     d->o.server = d->server;
@@ -78,6 +79,11 @@ static int ldap_failure(LDAP *connection, int rc, const char *server, const char
     char *detail = NULL;
     ldap_get_option(connection, LDAP_OPT_DIAGNOSTIC_MESSAGE, &detail);
     bool refused = rc == LDAP_INVALID_CREDENTIALS || rc == LDAP_INSUFFICIENT_ACCESS || rc == LDAP_STRONG_AUTH_REQUIRED;
+    /* What GnuTLS says about a certificate gets lost on the way. */
+    if (detail && str_eq(str_of(detail), STR("(unknown error code)"))) {
+        ldap_memfree(detail);
+        detail = ldap_strdup("no TLS; is the certificate signed by ca, and does it name the server?");
+    }
     int code = err_set(err, refused ? ERR_AUTH : ERR_CLOSED, "%s: %s: %s%s%.300s", server, step, ldap_err2string(rc),
                        detail && *detail ? ": " : "", detail && *detail ? detail : "");
     ldap_memfree(detail);
@@ -113,10 +119,40 @@ static int interact(LDAP *connection, unsigned flags, void *credential, void *qu
     return LDAP_SUCCESS;
 }
 
+/* An empty password would be taken for no login at all, and that for a success. */
+static int log_in_simple(struct account_directory *d, LDAP *connection, const char *server, struct err *err)
+{
+    struct buf password;
+    buf_init(&password, ACCOUNT_VALUE_MAX);
+    int code = d->o.protection == ACCOUNT_GSSAPI
+                   ? err_set(err, ERR_CONFIG, "%s: a password is sent under TLS only", server)
+                   : d->o.credential.password(d->o.credential.context, &password, err);
+    if (code == 0 && password.n == 0)
+        code = err_set(err, ERR_CONFIG, "%s: the password is empty", server);
+    if (code == 0) {
+        struct berval value = { .bv_len = password.n, .bv_val = password.p };
+        int rc = ldap_sasl_bind_s(connection, d->o.credential.name, LDAP_SASL_SIMPLE, &value, NULL, NULL, NULL);
+        code = rc == LDAP_SUCCESS ? 0 : ldap_failure(connection, rc, server, "login with a password", err);
+    }
+    buf_wipe(&password);
+    return code;
+}
+
+static int log_in(struct account_directory *d, LDAP *connection, const char *server, struct err *err)
+{
+    void *credential = NULL;
+    if (d->o.credential.password)
+        return log_in_simple(d, connection, server, err);
+    int code = d->o.credential.get ? d->o.credential.get(d->o.credential.context, &credential, err) : 0;
+    if (code < 0)
+        return code;
+    int rc = ldap_sasl_interactive_bind_s(connection, NULL, "GSSAPI", NULL, NULL, LDAP_SASL_QUIET, interact, credential);
+    return rc == LDAP_SUCCESS ? 0 : ldap_failure(connection, rc, server, "login by GSSAPI", err);
+}
+
 static int connect_to(struct account_directory *d, const char *server, struct err *err)
 {
     LDAP *connection = NULL;
-    void *credential = NULL;
     int rc = ldap_initialize(&connection, server);
     if (rc != LDAP_SUCCESS)
         return err_set(err, ERR_LIMIT, "%s: %s", server, ldap_err2string(rc));
@@ -132,12 +168,8 @@ static int connect_to(struct account_directory *d, const char *server, struct er
         rc = ldap_connect(connection);
     }
     int code = rc == LDAP_SUCCESS ? 0 : ldap_failure(connection, rc, server, step, err);
-    if (code == 0 && d->o.credential.get)
-        code = d->o.credential.get(d->o.credential.context, &credential, err);
-    if (code == 0) {
-        rc = ldap_sasl_interactive_bind_s(connection, NULL, "GSSAPI", NULL, NULL, LDAP_SASL_QUIET, interact, credential);
-        code = rc == LDAP_SUCCESS ? 0 : ldap_failure(connection, rc, server, "login by GSSAPI", err);
-    }
+    if (code == 0)
+        code = log_in(d, connection, server, err);
     if (code < 0) {
         ldap_unbind_ext_s(connection, NULL, NULL);
         return code;

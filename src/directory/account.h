@@ -28,6 +28,10 @@ struct account_credential {
     /* Makes this thread ready to log in; *ret_credential is a gss_cred_id_t, or NULL for what the thread or the
      * environment has by itself (KRB5CCNAME, gss_krb5_ccache_name()). Negative: cannot, err says why. */
     int (*get)(void *context, void **ret_credential, struct err *err);
+    /* Under TLS, instead: a simple login as `name` with the password that `password` puts into the buffer, which is
+     * wiped after use. NULL: GSSAPI. */
+    int (*password)(void *context, struct buf *into, struct err *err);
+    const char *name;
 };
 
 struct account_options {

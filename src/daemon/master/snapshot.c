@@ -324,9 +324,14 @@ static void load_domain(struct loading *l, const struct conf_domain *domain)
 static void load_identities(struct loading *l)
 {
     const struct conf *conf = l->snapshot->conf;
-    for (size_t i = 0; i < conf->n_directories; i++)
-        load_keytab(l, &conf->directory[i].place, IPC_KEYTAB_DIRECTORY, conf->directory[i].realm,
-                    conf->directory[i].keytab);
+    for (size_t i = 0; i < conf->n_directories; i++) {
+        const struct conf_directory *directory = &conf->directory[i];
+        struct wanted w = { .place = &directory->place, .kind = IPC_FILE_BIND_PASSWORD, .name = directory->realm,
+                            .path = directory->password_file, .max_bytes = PASSWORD_MAX_BYTES,
+                            .roles = ROLE_BIT(ROLE_AUTH) };
+        load_file(l, &w);
+        load_keytab(l, &directory->place, IPC_KEYTAB_DIRECTORY, directory->realm, directory->keytab);
+    }
     for (size_t i = 0; i < conf->n_identities; i++) {
         struct wanted w = { .place = &conf->identity[i].place, .kind = IPC_FILE_IDENTITY,
                             .name = conf->identity[i].name, .path = conf->identity[i].table,

@@ -230,6 +230,11 @@ static const struct row rows[] = {
       "know no addresses\n" },
     { GOOD "directory \"CORP.TEST\" { servers = {\"ldap://dc1\"} bind = ldaps }\n",
       "f:3: ldap://dc1 does not fit bind = \"ldaps\", write ldaps://HOST, or another bind\n" },
+    { GOOD "directory \"R\" { servers = {\"ldap://dc1\"} principal = \"a@R\" password_file = \"/p\" }\n",
+      "f:3: directory \"R\" would be sent the password without TLS, write bind = \"starttls\", or keytab instead of "
+      "password_file\n" },
+    { GOOD "directory \"R\" { servers = {\"ldap://dc1\"} bind = starttls password_file = \"/p\" }\n",
+      "f:3: directory \"R\" has a password_file and no principal, add principal = \"NAME@REALM\"\n" },
     { GOOD "directory \"CORP/TEST\" { servers = {\"ldap://dc1\"} }\n",
       "f:3: directory: \"CORP/TEST\" cannot be a title, write a Kerberos realm: \"CORP.TEST\"\n" },
     { GOOD "directory \"A\" { servers = {\"ldap://a\"} netbios = C }\nidentity \"b\" { realm = \"B\" domain = \"b.test\" "
