@@ -1,5 +1,5 @@
-/* No memory for a hash table is an answer, not the end of the process. malloc() fails here when a test says so (uthash
- * takes its tables from it; what the rooms themselves make comes from calloc()). */
+/* No memory for a hash table is an answer, not the end of the process. Here memory is out when a test says so: behind the
+ * object itself, where uthash makes its table. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,13 +10,26 @@
 #include "daemon/auth/limits.h"
 #include "daemon/smtpd/smtpd.h"
 
-static bool without_memory;
+static int allocations_left = -1; /* -1: no end */
+
+static bool is_out(void)
+{
+    return allocations_left == 0 || (allocations_left > 0 && allocations_left-- == 0);
+}
 
 void *__real_malloc(size_t n);
 void *__wrap_malloc(size_t n);
 void *__wrap_malloc(size_t n)
 {
-    return without_memory ? NULL : __real_malloc(n);
+    return is_out() ? NULL : __real_malloc(n);
+}
+
+/* The compiler makes one of malloc() and memset(). */
+void *__real_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return is_out() ? NULL : __real_calloc(n, size);
 }
 
 static void failures_of_an_address(void **state)
@@ -24,10 +37,10 @@ static void failures_of_an_address(void **state)
     (void)state;
     struct auth_limits *limits = auth_limits_new();
     bool locked_out = false;
-    without_memory = true;
+    allocations_left = 1;
     assert_int_equal(auth_limits_failed(limits, STR("192.0.2.1"), 1, 0, &locked_out), 0);
     assert_false(locked_out);
-    without_memory = false;
+    allocations_left = -1;
     auth_limits_failed(limits, STR("192.0.2.1"), 1, 0, &locked_out);
     assert_true(locked_out);
     auth_limits_free(&limits);
@@ -39,10 +52,10 @@ static void questions_of_sessions(void **state)
     struct asks *asks;
     struct session session = { 0 };
     assert_int_equal(asks_new(&asks), 0);
-    without_memory = true;
+    allocations_left = 1;
     assert_int_equal(ask_begin(asks, ASK_USER, &session), 0);
     assert_int_equal(session.ask_id, 0);
-    without_memory = false;
+    allocations_left = -1;
     uint32_t id = ask_begin(asks, ASK_USER, &session);
     assert_true(id != 0);
     assert_ptr_equal(ask_answered(asks, ASK_USER, id, false), &session);
