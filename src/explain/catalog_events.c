@@ -101,6 +101,11 @@ static const struct catalog_entry rows[] = {
       .causes = { "a failing disk" },
       .advice = "look at the kernel's log" },
     /* The queue */
+    { .number = 1109, .section = CATALOG_RECEIVING, .level = CATALOG_WARNING, .name = "smtpd.layer.failed",
+      .happened = "the security layer of a session failed, and with it the session: an octet was changed, repeated or lost on "
+                  "the way, or the client wraps wrongly",
+      .causes = { "a client with a bug", "somebody between the client and us" },
+      .advice = "if one client repeats it, use TLS there" },
     { .number = 1201, .section = CATALOG_QUEUE, .level = CATALOG_NOTICE, .name = "queue.ready",
       .happened = "the spool was read and work begins; the text says how many messages are in it",
       .causes = { "start of the daemon or of the queue process" } },

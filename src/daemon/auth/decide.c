@@ -289,6 +289,8 @@ void decide_failed(struct session *session, const struct sasl_step *step, const 
         fail_kerberos(session, step);
         return;
     }
+    if (is_guess(step->cause) && end_when_locked(session, step->authcid))
+        return;
     const struct sasl_failure *failure = sasl_failure_of(step->cause);
     struct login_facts facts;
     struct login_words words;
@@ -304,6 +306,9 @@ void decide_failed(struct session *session, const struct sasl_step *step, const 
 
 void decide_ntlm_refused(struct session *session, const struct sasl_step *step, const struct ntlm_answer *answer)
 {
+    bool guess = answer->verdict == SASL_WRONG || answer->verdict == SASL_UNKNOWN_USER;
+    if (guess && end_when_locked(session, step->authcid))
+        return;
     const struct sasl_failure *failure = sasl_failure_of(step->cause);
     struct login_facts facts;
     struct login_words words;
@@ -317,7 +322,6 @@ void decide_ntlm_refused(struct session *session, const struct sasl_step *step, 
         .enhanced = failure->enhanced, .text = failure->text, .cause = facts.cause, .user = step->authcid,
         .why = words.why, .run = words.run,
     };
-    bool guess = answer->verdict == SASL_WRONG || answer->verdict == SASL_UNKNOWN_USER;
     decide(session, &d, guess ? count_failure(session->inbound->auth, &session->start) : 0);
 }
 

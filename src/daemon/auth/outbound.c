@@ -117,7 +117,7 @@ static bool has_kerberos(const struct login *login)
 /* Under which verb it is offered; NULL: under none that may be used. */
 static const char *verb_for(const struct login *login, struct str name, bool *ret_exps)
 {
-    bool exps_only = str_eq(str_of(login->block->auth), STR("X-EXPS"));
+    bool exps_only = str_eq_nocase(str_of(login->block->auth), STR("X-EXPS"));
     *ret_exps = exps_only;
     if (!exps_only && sasl_list_has(login->start.offered, name))
         return "AUTH";
@@ -155,7 +155,7 @@ static const char *why_not(const struct login *login, const struct sasl_mechanis
 static bool is_asked_for(const struct login *login, const struct sasl_mechanism *mechanism)
 {
     struct str auth = str_of(login->block->auth);
-    bool any = str_eq(auth, STR("AUTO")) || str_eq(auth, STR("X-EXPS"));
+    bool any = str_eq_nocase(auth, STR("AUTO")) || str_eq_nocase(auth, STR("X-EXPS"));
     return any || str_eq_nocase(auth, str_of(mechanism->name));
 }
 

@@ -50,13 +50,17 @@ void refuse_login(struct login *login, const char *cause, const char *detail)
 {
     struct login_outbound_facts facts;
     struct login_words words;
-    char why[LOGIN_WHY_BYTES + 64];
+    char why[2 * LOGIN_WHY_BYTES], id[32] = "";
     base_facts(login, cause, &facts);
     facts.kdc_text = str_of(login->failure.minor_text);
     login_explain_outbound(&facts, &words);
     bool optional = login->block && login->block->auth_optional;
     log_failure(login, &facts, &words, detail, optional);
-    snprintf(why, sizeof why, words.number ? "%s (PE-%u)" : "%s", words.why, words.number);
+    if (words.number)
+        snprintf(id, sizeof id, " (PE-%u)", words.number);
+    bool more = detail && detail[0];
+    snprintf(why, sizeof why, "%s%s%s%.*s", words.why, id, more ? ": " : "", more ? LOGIN_WHY_BYTES - 64 : 0,
+             more ? detail : "");
     channel_send(login->key.peer->channel, IPC_LOGIN_FAILED, (uint32_t)login->key.id, str_of(why));
     outbound_end_login(login);
 }
