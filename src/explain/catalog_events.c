@@ -311,6 +311,7 @@ static const struct catalog_entry rows[] = {
       .advice = "report it; look at the kernel's log" },
     { .number = 1519, .section = CATALOG_DAEMON, .level = CATALOG_WARNING, .name = "master.restart.needed",
       .happened = "a reload changed options that count when posternd is started again; they are listed",
+      .causes = { "the edit of the file" },
       .advice = "restart when it is convenient" },
     { .number = 1520, .section = CATALOG_DAEMON, .level = CATALOG_NOTICE, .name = "master.keytab.changed",
       .happened = "a keytab was replaced; logins use the new one from now on" },

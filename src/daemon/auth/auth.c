@@ -23,6 +23,12 @@
 
 enum { STORE_LOG_INTERVAL_MS = 60000, THREADS_MAX = 8, SANDBOX_TEXT_MAX = 64 * 1024 };
 
+struct bind_password {
+    struct bind_password *next;
+    struct secret *secret;     /* NULL: the file was not usable */
+    char realm[];
+};
+
 /* An identity table that waits for its snapshot. */
 struct table_file {
     struct table_file *next;
@@ -128,6 +134,36 @@ static void take_peer(struct role_ctx *ctx, enum role_id role, unsigned index, c
     }
 }
 
+static void free_bind_passwords(struct bind_password **list)
+{
+    while (*list) {
+        struct bind_password *password = *list;
+        *list = password->next;
+        secret_free(&password->secret);
+        free(password);
+    }
+}
+
+static void take_bind_password(struct auth *auth, const struct ipc_file *file, int fd)
+{
+    struct bind_password *password = calloc(1, sizeof *password + file->name.n + 1);
+    if (password) {
+        str_copy(file->name, password->realm, file->name.n + 1);
+        password->secret = auth_read_password(fd);
+        password->next = auth->next_bind_passwords;
+        auth->next_bind_passwords = password;
+    }
+    close(fd);
+}
+
+const struct secret *auth_bind_password(const struct auth *auth, const char *realm)
+{
+    for (const struct bind_password *password = auth->bind_passwords; password; password = password->next)
+        if (strcmp(password->realm, realm) == 0)
+            return password->secret;
+    return NULL;
+}
+
 /* Keytabs come with a snapshot, and one by one whenever a file has changed: then they are in use at once. */
 static void take_keytab(struct auth *auth, const struct ipc_file *file, int fd)
 {
@@ -168,6 +204,8 @@ static void take_file(struct role_ctx *ctx, const struct ipc_file *file, int fd)
         outbound_password_file(auth->outbound, file->name, fd);
     else if (auth && file->kind == IPC_FILE_KEYTAB)
         take_keytab(auth, file, fd);
+    else if (auth && file->kind == IPC_FILE_BIND_PASSWORD)
+        take_bind_password(auth, file, fd);
     else if (auth && file->kind == IPC_FILE_IDENTITY)
         take_table(auth, file, fd);
     else
@@ -242,6 +280,9 @@ static void configured(struct role_ctx *ctx)
         return; /* start() says so */
     use_store(auth);
     use_keytabs(auth);
+    free_bind_passwords(&auth->bind_passwords);
+    auth->bind_passwords = auth->next_bind_passwords;
+    auth->next_bind_passwords = NULL;
     use_rules(auth);
     auth->store_failure_logged_ms = 0;
     if (auth->outbound)
@@ -338,6 +379,8 @@ void auth_free(struct role_ctx *ctx)
     worker_pool_free(&auth->directory_pool);
     auth_keytabs_free(&auth->keytabs);
     auth_keytabs_free(&auth->next_keytabs);
+    free_bind_passwords(&auth->bind_passwords);
+    free_bind_passwords(&auth->next_bind_passwords);
     identity_rules_unref(&auth->rules);
     conf_unref(&auth->rules_conf);
     free(auth->rcache);

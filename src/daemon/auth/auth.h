@@ -19,6 +19,8 @@ struct inbound;
 struct outbound;
 struct auth_keytabs;
 struct identity_rules;
+struct bind_password;
+struct table_file;
 
 struct auth {
     struct role_ctx *ctx;
@@ -31,6 +33,7 @@ struct auth {
     struct auth_keytabs *keytabs, *next_keytabs; /* of this snapshot; of one that is being handed over */
     struct identity_rules *rules;
     const struct conf *rules_conf;      /* the snapshot that the rules are of */
+    struct bind_password *bind_passwords, *next_bind_passwords; /* of directories */
     struct table_file *tables;          /* identity tables of the next snapshot */
     char *rcache;                       /* "file2:PATH" */
     struct buf sandbox_paths;           /* what the closed sandbox allows, to see when it is not enough */
@@ -65,6 +68,10 @@ struct auth_key {
 /* Each exchange counts from its start to its end; false: too many, or the role is about to end. */
 bool auth_session_begin(struct auth *auth);
 void auth_session_end(struct auth *auth);
+/* The first line of a password file; NULL when it is empty or too long. */
+struct secret *auth_read_password(int fd);
+/* The password that a directory is asked with; NULL: none. */
+const struct secret *auth_bind_password(const struct auth *auth, const char *realm);
 /* Ends everything of the role; the loop stays. For a process that goes on without it: a test. */
 void auth_free(struct role_ctx *ctx);
 /* One event for a store that cannot be read, at most one a minute. */

@@ -18,6 +18,7 @@ struct connection {
     struct auth_keytab *keytab;
     struct krb_initiator *initiator;
     struct account_directory *directory;
+    struct secret *password;       /* of a simple login; NULL: GSSAPI */
 };
 
 struct lookup {
@@ -30,6 +31,7 @@ struct lookup {
     const struct conf *conf;
     const struct conf_directory *block;
     struct auth_keytab *keytab;
+    struct secret *password;
     struct account_query query;    /* in the arena */
     int64_t deadline_mono_ms;
     enum identity_found found;
@@ -58,6 +60,7 @@ static void free_connection(struct connection *c)
     account_directory_free(&c->directory);
     krb_initiator_free(&c->initiator);
     auth_keytab_unref(&c->keytab);
+    secret_free(&c->password);
     conf_unref(&c->conf);
     free(c);
 }
@@ -83,6 +86,14 @@ static int get_credential(void *context, void **ret_credential, struct err *err)
     return 0;
 }
 
+static int get_password(void *context, struct buf *into, struct err *err)
+{
+    const struct connection *c = context;
+    if (!c->password)
+        return err_set(err, ERR_AUTH, "directory \"%s\": the password_file is not usable", c->block->realm);
+    return buf_add(into, secret_bytes(c->password)) ? 0 : err_errno(err, ENOMEM, "directory");
+}
+
 static struct connection *new_connection(struct lookup *l)
 {
     struct connection *c = calloc(1, sizeof *c);
@@ -91,11 +102,20 @@ static struct connection *new_connection(struct lookup *l)
     c->conf = conf_ref(l->conf);
     c->block = l->block;
     c->keytab = auth_keytab_ref(l->keytab);
+    static const enum account_protection protections[] = {
+        [CONF_BIND_GSSAPI] = ACCOUNT_GSSAPI, [CONF_BIND_STARTTLS] = ACCOUNT_STARTTLS, [CONF_BIND_LDAPS] = ACCOUNT_LDAPS,
+    };
     struct account_options options = {
         .realm = l->block->realm, .server = l->block->servers.item, .n_servers = l->block->servers.n,
-        .protection = (enum account_protection)l->block->bind, .ca = l->block->ca, .base = l->block->base,
+        .protection = protections[l->block->bind], .ca = l->block->ca, .base = l->block->base,
         .timeout_ms = LDAP_TIMEOUT_MS, .credential = { .context = c, .get = get_credential },
     };
+    if (l->block->password_file) {
+        c->password = l->password;
+        l->password = NULL;
+        options.credential.password = get_password;
+        options.credential.name = l->block->principal;
+    }
     if (account_directory_new(&options, &c->directory, &l->err) == 0)
         return c;
     free_connection(c);
@@ -169,6 +189,7 @@ static void free_lookup(struct lookup *l)
 {
     loop_timer_free(&l->timer);
     auth_keytab_unref(&l->keytab);
+    secret_free(&l->password);
     conf_unref(&l->conf);
     arena_done(&l->arena);
     free(l);
@@ -245,6 +266,8 @@ static bool ask_directory(struct identify *i, const struct identity_query *query
     l->conf = conf_ref(auth->rules_conf);
     l->block = query->directory;
     l->keytab = auth_keytab_ref(auth_keytabs_find(auth->keytabs, IPC_KEYTAB_DIRECTORY, str_of(l->block->realm)));
+    const struct secret *password = auth_bind_password(auth, l->block->realm);
+    l->password = password ? secret_new(secret_bytes(password)) : NULL;
     l->deadline_mono_ms = now_mono_ms() + IDENTIFY_DEADLINE_MS;
     arena_init(&l->arena, ARENA_MAX);
     if (!copy_query(l, query) || loop_timer_new(auth->ctx->loop, on_silent, l, &l->timer, NULL) < 0 ||

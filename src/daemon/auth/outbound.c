@@ -35,7 +35,7 @@ static void free_credentials(struct credential **list)
 }
 
 /* The first line of the file, without its end. The buffer is ours, because a growing one would leave copies. */
-static struct secret *read_password(int fd)
+struct secret *auth_read_password(int fd)
 {
     char text[SASL_PASSWORD_MAX + 2];
     size_t n = 0;
@@ -58,7 +58,7 @@ static struct secret *read_password(int fd)
 
 void outbound_password_file(struct outbound *outbound, struct str domain, int fd)
 {
-    struct secret *password = read_password(fd);
+    struct secret *password = auth_read_password(fd);
     close(fd);
     struct credential *credential = password ? calloc(1, sizeof *credential + domain.n + 1) : NULL;
     if (!credential || !str_copy(domain, credential->domain, domain.n + 1)) {

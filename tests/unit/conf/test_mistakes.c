@@ -40,11 +40,10 @@ static const struct row rows[] = {
                                         "\"value\", a block spool \"title\" { … }\n" },
     { "bogus = 1\n" GOOD "spool = \"/x\n",
       "f:1: bogus is not known, there are spool, users, keys, control, drop, user, mail_owner, postmaster, resolver, "
-      "ca_file, krb5_config, "
+      "ca_file, krb5_config, auth_state, "
       "log, log_format, session_log, session_log_days, max_message_size, max_recipients, max_hops, max_sessions, "
       "max_sessions_per_address, max_commands, max_errors, command_line_max, text_line_max, command_timeout, "
-      "data_timeout, "
-      "session_timeout …\n"
+      "data_timeout …\n"
       "f:4: a string begins here and does not end, end it with \" on the same line\n" },
     { GOOD "/* no end", "f:3: a comment begins here and does not end, end it with */\n" },
     { GOOD "}\n", "f:3: \"}\" is not what can stand here, no block is open: take it out\n" },
