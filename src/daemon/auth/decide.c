@@ -93,9 +93,11 @@ static void log_ntlm_use(const struct session *session, const struct decision *d
 
 static void put_decision(struct buf *b, const struct session *session, const struct decision *d)
 {
-    struct ipc_auth_done done = { .result = d->result, .code = d->code, .rights = d->rights,
-                                  .enhanced = str_of(d->enhanced), .text = str_of(d->text), .user = d->user,
-                                  .cause = str_of(d->cause), .inner = str_of(session ? session->inner : NULL), .mailbox = d->mailbox, .senders = d->senders };
+    struct ipc_auth_done done = {
+        .result = d->result, .code = d->code, .rights = d->rights, .enhanced = str_of(d->enhanced),
+        .text = str_of(d->text), .user = d->user, .cause = str_of(d->cause),
+        .inner = str_of(session ? session->inner : NULL), .mailbox = d->mailbox, .senders = d->senders,
+    };
     if (session && d->result == IPC_AUTH_ACCEPTED)
         done.layer = session->layer;
     ipc_put_auth_done(b, &done);

@@ -28,8 +28,6 @@ enum {
     ASK_MS = 120000, /* auth has deadlines of its own; this one is for an auth that hangs */
 };
 
-static const char all_mechanisms[] = "GSSAPI GSS-SPNEGO SCRAM-SHA-256-PLUS SCRAM-SHA-256 NTLM PLAIN LOGIN";
-
 static void run(struct session *s, struct str in);
 
 static void unlink_session(struct session *s)
@@ -92,53 +90,6 @@ static void end(struct session *s)
     s->doomed = true;
     if (!s->running)
         destroy(s);
-}
-
-/* ---- policy ---- */
-
-static bool can_sign(const struct session *s)
-{
-    return s->server->tls && signer_available(s->smtpd->signer);
-}
-
-/* A restarting keys process takes nothing out of what is offered: who finds no STARTTLS would go on in clear. */
-static const char *mechanisms_when(const struct session *s, bool tls)
-{
-    struct verdict_session in = {
-        .rules = &s->rules, .listener = s->listener->kind, .tls_possible = s->server->tls != NULL, .tls_active = tls,
-        .channel_binding = tls,
-    };
-    struct verdict out;
-    verdict_session(&in, &out);
-    return smtpd_site_list(s->site, out.mechanisms);
-}
-
-static bool layer_counts(const struct session *s)
-{
-    return s->rules.encryption == CONF_ENCRYPTION_ANY ||
-           (s->rules.encryption == CONF_ENCRYPTION_LAYER && layer_is_confidential(s->layer));
-}
-
-void session_set_policy(struct session *s)
-{
-    struct verdict_session in = {
-        .rules = &s->rules, .listener = s->listener->kind, .tls_possible = s->server->tls != NULL, .tls_active = s->tls != NULL,
-        .authenticated = smtp_server_authenticated(s->machine), .channel_binding = s->tls != NULL,
-        .layer_active = s->layer && layer_counts(s),
-    };
-    struct verdict v;
-    verdict_session(&in, &v);
-    s->mechanisms = smtpd_site_list(s->site, v.mechanisms);
-    s->exps_mechanisms = smtpd_site_list(s->site, v.exps_mechanisms);
-    struct smtp_server_policy policy = {
-        .deny = v.deny, .starttls_available = v.offer_starttls, .tls_active = s->tls != NULL,
-        .require_tls = v.need_tls, .require_auth = v.need_auth,
-        .line_ends_repair = s->rules.line_ends == CONF_LINE_ENDS_REPAIR,
-        .mechanisms = str_of(s->mechanisms), .mechanisms_tls = str_of(s->tls ? NULL : mechanisms_when(s, true)),
-        .mechanisms_known = str_of(all_mechanisms), .exps_mechanisms = str_of(s->exps_mechanisms),
-        .login_line = s->rules.login_line,
-    };
-    smtp_server_set_policy(s->machine, &policy);
 }
 
 static void use_server(struct session *s, struct site_server *server)
@@ -324,7 +275,7 @@ static bool on_helo(struct session *s, const struct smtp_server_event *event)
 static bool on_starttls(struct session *s, const struct smtp_server_event *event)
 {
     (void)event;
-    if (!can_sign(s)) {
+    if (!session_can_sign(s)) {
         smtp_server_reject(s->machine, 454, "4.7.0", "TLS is not available for the moment, try again later");
         return true;
     }
@@ -654,7 +605,7 @@ void session_begin(struct smtpd *smtpd, struct site_listener *listener, int fd, 
     s->shared_slot = slot;
     s->running = true;
     if (listener->kind == CONF_SUBMISSIONS) {
-        if (can_sign(s)) {
+        if (session_can_sign(s)) {
             begin_tls(s);
         } else { /* without keys there is no way to say anything on this port */
             log_event(smtpd->ctx->log, LOG_LEVEL_WARNING, "tls.failed", "%s: the keys process is not there",

@@ -4,6 +4,7 @@
  *   site.c      what one configuration snapshot means here: TLS contexts, recipient tables, listeners, logs
  *   accept.c    new connections
  *   session.c   one connection: octets between the socket (or TLS) and the SMTP machine
+ *   policy.c    what a session is offered and must bring
  *   mail.c      what the machine asks about a message: sender, recipients, content, commit
  *   login.c     AUTH: questions to the auth role
  *   tell.c      Received header, log lines, protocol log, session log
