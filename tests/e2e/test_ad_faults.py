@@ -1,5 +1,6 @@
 """What goes wrong in a real domain, and the one right explanation for each: the event, its cause, the sentence, and the
 reply, which is 454 where waiting or an administrator helps and 535 where the client is wrong."""
+import base64
 import shutil
 import subprocess
 
@@ -45,6 +46,7 @@ class Account:
     """The service account fault$: its password and the version of its key."""
 
     def __init__(self, ad, p):
+        self.log = p.log
         self.ad, self.path, self.password = ad, p.dir / "fault.keytab", PASSWORDS["fault"]
         self.kvno = ad.kvno(ad.kinit("alice", fresh=True), SPN)
 
@@ -53,9 +55,23 @@ class Account:
         self.password = password
         self.kvno = self.ad.kvno(self.ad.kinit("alice", fresh=True), SPN)
 
+    def replaced(self, event="changed"):
+        """Waits until the daemon has seen the file: a second at most, and no reload."""
+        self.log.wait(rf"event=master\.keytab\.{event} file={self.path} ", since=self.since)
+
     def keytab(self, kvno=None, enctypes=(AES256, AES128), password=None, principal=SPN, account="fault$"):
+        self.since = self.log.mark()
         self.ad.keytab(self.path, *((principal, self.kvno if kvno is None else kvno, enctype, password or self.password,
                                      account) for enctype in enctypes))
+        self.replaced()
+
+    def put(self, content):
+        self.since = self.log.mark()
+        new = self.path.with_suffix(".new")
+        new.write_bytes(content)
+        new.chmod(0o600)
+        new.rename(self.path)
+        self.replaced()
 
 
 @pytest.fixture
@@ -142,9 +158,9 @@ def test_keytab_lacks_the_enctype(ad, fault, account):
 
 
 def test_keytab_of_another_account(ad, fault, account):
-    shutil.copyfile(LAB / "peer.keytab", account.path)
+    account.put((LAB / "peer.keytab").read_bytes())
     since = fault.log.mark()
-    assert attempt(ad.kinit("alice")).code == ADMIN
+    assert attempt(ad.kinit("alice")).code == CLIENT
     explained(fault, since, "not-our-service", SPN)
 
 
@@ -165,30 +181,35 @@ def test_ticket_for_another_service_of_the_account(ad, fault, account):
     explained(fault, since, "service-not-allowed", "HTTP/fault.corp.test", SPN)
 
 
-@pytest.mark.parametrize("content, cause", [(None, "keytab-missing"), (b"\x05\x02", "keytab-empty"),
-                                            (b"not a keytab", "keytab-unreadable")])
+@pytest.mark.parametrize("content, cause", [(b"\x05\x02", "keytab-empty"), (b"not a keytab", "keytab-unreadable")])
 def test_no_usable_keytab(ad, fault, account, content, cause):
-    account.path.unlink()
-    if content:
-        account.path.write_bytes(content)
-        account.path.chmod(0o600)
+    account.put(content)
     since = fault.log.mark()
     assert attempt(ad.kinit("alice")).code == ADMIN
     explained(fault, since, cause, "fault.keytab")
+
+
+def test_removed_keytab_stays_in_use(ad, fault, account):
+    """That is told, and is no reason to refuse anybody."""
+    account.keytab()
+    account.since = fault.log.mark()
+    account.path.unlink()
+    account.replaced("failed")
+    assert attempt(ad.kinit("alice", fresh=True)).code == 235
 
 
 # --- clocks
 
 def test_clock_of_the_client(ad, fault, account):
     account.keytab()
-    for shift in ("+10m", "-10m"):
-        since = fault.log.mark()
-        assert send_token(token(ad.kinit("alice"), SPN, shift)).code == ADMIN
-        explained(fault, since, "clock-skew", SPN)
+    since = fault.log.mark()
+    assert send_token(token(ad.kinit("alice"), SPN, "+10m")).code == ADMIN
+    explained(fault, since, "clock-skew", SPN)
 
 
-@pytest.mark.parametrize("shift, cause", [("+10m", "clock-skew"), ("-10m", "ticket-not-yet-valid"), ("+11h", "ticket-expired")])
-def test_clock_of_the_server(ad, pki, fault, account, shift, cause):
+@pytest.mark.parametrize("shift, cause, code", [("+10m", "clock-skew", ADMIN), ("-10m", "ticket-not-yet-valid", ADMIN),
+                                                ("+11h", "ticket-expired", CLIENT)])
+def test_clock_of_the_server(ad, fault, account, shift, cause, code):
     """A second daemon with the same keys, whose clock is off. A ticket lasts ten hours."""
     address = "127.0.0.29"
     text = f'krb5_config = "{LAB}/krb5.conf"\n' + server(
@@ -202,7 +223,7 @@ def test_clock_of_the_server(ad, pki, fault, account, shift, cause):
         context = Context(ad.kinit("alice", fresh=True), SPN)
         with Wire((address, 2525)) as wire:
             wire.ehlo()
-            assert login(wire, context).code == ADMIN
+            assert login(wire, context).code == code
         explained(p, 0, cause, SPN)
 
 
@@ -231,11 +252,11 @@ def test_bindings(ad, fault, account):
 
 
 @pytest.mark.parametrize("octets, cause", [
-    ("YIIFTQYJKoZIhvcSAQICAQBuggU8MIIFOKADAgEFoQMCAQ6iBwMFAAAAAACjggRS", "defective-token"),
-    ("AAAAAAAAAAAAAAAAAAAAAAAA", "unknown-token")])
+    (b"\x60\x23\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x01\x00\x6e\x16" + b"\x30" * 22, "defective-token"),
+    (b"\x01" * 18, "unknown-token")], ids=["no-request", "nothing-known"])
 def test_junk(fault, account, octets, cause):
     since = fault.log.mark()
-    assert send_token(octets).code in (501, CLIENT)
+    assert send_token(base64.b64encode(octets).decode()).code in (501, CLIENT)
     explained(fault, since, cause)
 
 
