@@ -24,7 +24,8 @@ static int print(const struct cli_options *options, const struct conf_mistakes *
     buf_init(&out, 8 << 20);
     buf_init(&warnings, 8 << 20);
     conf_mistakes_print(mistakes, true, &warnings);
-    fwrite(warnings.p, 1, warnings.n, stderr);
+    if (warnings.n)
+        fwrite(warnings.p, 1, warnings.n, stderr);
     bool ok = true;
     if (options->json)
         ok = conf_mistakes_json(mistakes, options->config, &out);

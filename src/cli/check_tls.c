@@ -1,6 +1,6 @@
 /* check_tls: what TLS and logins really need: the key belongs to the certificate, the certificate is valid now and for
- * the server's name, passwords go to nobody who has not proven who he is, and the user store can be read. Files that are
- * missing are other rows' to report. */
+ * the server's name, passwords go to nobody who has not proven who he is, and the user store can be read. Files that
+ * are missing are other rows' to report. */
 #include <fcntl.h>
 #include <pwd.h>
 #include <sys/stat.h>
@@ -37,7 +37,8 @@ static bool read_pem(const char *path, struct buf *pem)
     return rc == 0;
 }
 
-static void check_key(const struct finding *f, const struct certificate *certificate, const char *path, const char *key_path,
+static void check_key(const struct finding *f, const struct certificate *certificate, const char *path,
+                      const char *key_path,
                       struct str key_pem)
 {
     struct evp_pkey_st *key = NULL;
@@ -52,7 +53,8 @@ static void check_key(const struct finding *f, const struct certificate *certifi
 
 static void check_server(const struct conf *conf, const struct conf_server *server, struct conf_mistakes *mistakes)
 {
-    struct finding of_certificate = { mistakes, conf_place_of(conf, server->name, "certificate", server->place), "certificate" };
+    struct finding of_certificate = { mistakes, conf_place_of(conf, server->name, "certificate", server->place),
+                                      "certificate" };
     struct finding of_key = { mistakes, conf_place_of(conf, server->name, "key", server->place),
                               server->key ? "key" : "certificate" };
     const char *key_path = server->key ? server->key : server->certificate;
@@ -126,7 +128,8 @@ void cli_check_users_db(const struct conf *conf, struct conf_mistakes *mistakes)
             conf_warning_add(mistakes, place, "users", "postern user add", "users: there are no users yet, and "
                              "recipients = \"users\" takes mail for nobody else: %s", err.text);
     } else if (rc == -EACCES && geteuid() != 0) {
-        conf_warning_add(mistakes, place, "users", "run this as root", "users: you may not read %s, so it was not checked",
+        conf_warning_add(mistakes, place, "users", "run this as root",
+                         "users: you may not read %s, so it was not checked",
                          conf->users);
     } else if (rc < 0 && rc != ERR_BUSY) {
         conf_mistake_add(mistakes, place, "users", NULL, "users: %s", err.text);

@@ -162,8 +162,10 @@ class Postern:
     # command line
 
     def run(self, *args, input=None, timeout=60):
-        return subprocess.run([str(POSTERN), *args, "-c", str(self.config)], input=input, capture_output=True,
+        done = subprocess.run([str(POSTERN), *args, "-c", str(self.config)], input=input, capture_output=True,
                               text=True, timeout=timeout, env=self.env)
+        assert not SANITIZER.search(done.stderr), done.stderr
+        return done
 
     def background(self, *args):
         return subprocess.Popen([str(POSTERN), *args, "-c", str(self.config)], stdin=subprocess.DEVNULL,

@@ -1,7 +1,9 @@
 """What is written: delivery lines that pflogsumm reads, the protocol log without secrets, the session log as JSON."""
 import json
 import re
+import socket
 import subprocess
+import threading
 
 import pytest
 
@@ -234,3 +236,55 @@ def test_log_to_a_file_and_reopen(pki):
             return f"{queue_id}: removed" in log.read_text()
 
         until(in_new, "lines of every role in the new file")
+
+
+class Receiver:
+    """What stands at a log's socket: keeps every packet."""
+
+    def __init__(self, path):
+        self.packets = []
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.bind(str(path))
+        path.chmod(0o666)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        while packet := self.sock.recv(1 << 20):
+            self.packets.append(packet.decode())
+
+    def find(self, pattern):
+        return [packet for packet in self.packets if re.search(pattern, packet)]
+
+
+# A mount namespace in which /dev/log and /run are the test's own.
+NAMESPACE = """
+set -e
+for name in null zero full random urandom; do touch "$0/dev/$name"; mount --bind "/dev/$name" "$0/dev/$name"; done
+mount --rbind "$0/dev" /dev
+mount --bind "$0/run" /run
+exec "$@"
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("to, where", [("syslog", "dev/log"), ("journal", "run/systemd/journal/socket")])
+def test_log_to_the_system(to, where):
+    text = f'log = "{to}"\n' + server("sys.test", listen=["{address}:2525"]) + domain("here.test", deliver="discard")
+    p = Postern(text, start=False)
+    (p.dir / "dev").mkdir()
+    (p.dir / "run/systemd/journal").mkdir(parents=True)
+    receiver = Receiver(p.dir / where)
+    p.wrapper = ["unshare", "--mount", "sh", "-c", NAMESPACE, str(p.dir)]
+    p.start(wait=False)
+    p.wrapper = []  # each of these has become the next: the process is master
+    with p:
+        until(lambda: receiver.find("master.ready"), f"the first lines in {to}; stderr: {p.log.lines}")
+        queue_id = p.deliver("a@b.test", "x@here.test")
+        until(lambda: receiver.find(f"{queue_id}: removed"), "the last line of a message")
+        [line] = receiver.find(f"{queue_id}: to=<x@here.test>.*status=sent")
+        if to == "syslog":  # facility mail (2), severity informational (6): RFC 3164
+            assert re.match(r"<22>.*postern/discard\[\d+\]: ", line), line
+        else:
+            fields = dict(row.split("=", 1) for row in line.strip().split("\n"))
+            assert fields["PRIORITY"] == "6" and fields["SYSLOG_FACILITY"] == "2", fields
+            assert fields["SYSLOG_IDENTIFIER"] == "postern/discard" and fields["MESSAGE"].startswith(queue_id), fields

@@ -22,6 +22,7 @@ AGAIN(login_response)
 AGAIN(sign)
 AGAIN(job)
 AGAIN(login_end)
+AGAIN(reloaded)
 
 static void again_result(struct str body, struct buf *out)
 {
@@ -42,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     static void (*const messages[])(struct str body, struct buf *out) = {
         again_file, again_peer, again_segment, again_auth_start, again_auth_done,
         again_login_start, again_login_response, again_sign, again_job, again_result,
-        again_login_end,
+        again_login_end, again_reloaded,
     };
     if (n == 0 || n - 1 > CHANNEL_BODY_MAX)
         return 0;

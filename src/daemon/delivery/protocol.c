@@ -1,6 +1,6 @@
 /* protocol: what is said to next hops, in the protocol log of the server that a route names. The machine masks AUTH and
- * leaves bodies out. Logs are kept by the server's name, not by snapshot: after a rotation all connections write into the
- * new file. */
+ * leaves bodies out. Logs are kept by the server's name, not by snapshot: after a rotation all connections write into
+ * the new file. */
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -88,7 +88,8 @@ void protocol_trace(void *arg, char direction, struct str line)
     struct buf b;
     clock_rfc3339(now_wall_ms(), time);
     buf_init(&b, LINE_BYTES);
-    buf_addf(&b, "%s OUT%02X%08X %s %c%c ", time, conn->delivery->ctx->index & 0xff, conn->number, conn->relay, direction, direction);
+    buf_addf(&b, "%s OUT%02X%08X %s %c%c ", time, conn->delivery->ctx->index & 0xff, conn->number, conn->relay,
+             direction, direction);
     add_printable(&b, str_slice(line.p, line.n < LINE_BYTES / 8 ? line.n : LINE_BYTES / 8));
     log_stream_add(log->stream, buf_str(&b));
     buf_done(&b);

@@ -48,8 +48,9 @@ struct master {
 
 static void print_mistakes(const struct buf *mistakes, const struct err *err)
 {
-    fwrite(mistakes->p, 1, mistakes->n, stderr);
-    if (mistakes->n == 0)
+    if (mistakes->n)
+        fwrite(mistakes->p, 1, mistakes->n, stderr);
+    else
         fprintf(stderr, "posternd: %s\n", err_text(err));
 }
 

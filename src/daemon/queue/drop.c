@@ -1,9 +1,9 @@
 /* drop: the folder where sendmail leaves messages while the daemon is down (docs/control.md). Happy path: every five
- * seconds, and at the start, the folder is read; one file after the other is checked, stored, and removed once its message
- * is durable.
+ * seconds, and at the start, the folder is read; one file after the other is checked, stored, and removed once its
+ * message is durable.
  * Ways to fail: what is no message is renamed to .bad, with an event; what cannot be stored now is left for the next
- * look. A file that was stored but can be neither removed nor renamed would be stored again and again: then the folder is
- * left alone, with an event, until the queue starts anew.
+ * look. A file that was stored but can be neither removed nor renamed would be stored again and again: then the folder
+ * is left alone, with an event, until the queue starts anew.
  * Everything in the folder is hostile: any local user can put files there through postern-drop. */
 #include <dirent.h>
 #include <fcntl.h>

@@ -139,7 +139,8 @@ struct recipients_question *recipients_ask(struct queue *q, const struct str *ad
     struct recipients_question *r = calloc(1, sizeof *r);
     if (r) {
         *r = (struct recipients_question){ .done = done, .arg = arg, .n = n, .first_id = here.last_id + 1,
-                                           .unknown = calloc(n, sizeof *r->unknown), .open = calloc(n, sizeof *r->open) };
+                                           .unknown = calloc(n, sizeof *r->unknown),
+                                           .open = calloc(n, sizeof *r->open) };
         here.last_id += (uint32_t)n;
     }
     if (!r || !r->unknown || !r->open || loop_timer_new(q->ctx->loop, on_timer, r, &r->timer, NULL) < 0) {
@@ -231,7 +232,8 @@ static void read_table(struct queue *q, struct table *t)
     close(t->fd);
     t->fd = -1;
     if (rc < 0)
-        log_event(q->ctx->log, LOG_LEVEL_ERROR, "queue.submit.failed", "the recipients of %s cannot be read: %s", t->domain,
+        log_event(q->ctx->log, LOG_LEVEL_ERROR, "queue.submit.failed", "the recipients of %s cannot be read: %s",
+                  t->domain,
                   err_text(&err));
 }
 

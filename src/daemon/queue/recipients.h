@@ -1,7 +1,8 @@
 /* recipients: whether those whom a local user writes to exist, asked before a message is taken (recipients = "users" or
- * a file; smtpd asks the same at RCPT). Happy path: domains of files are looked up at once, users are asked of auth, one
- * question an address; `done` comes when all are answered.
- * Ways to fail: auth is away or silent, a file is not there, no memory: then nobody knows, and it is asked again later. */
+ * a file; smtpd asks the same at RCPT). Happy path: domains of files are looked up at once, users are asked of auth,
+ * one question an address; `done` comes when all are answered.
+ * Ways to fail: auth is away or silent, a file is not there, no memory: then nobody knows, and it is asked again
+ * later. */
 #pragma once
 #include "daemon/queue/queue.h"
 

@@ -1,5 +1,5 @@
-/* No memory for a hash table is an answer, not the end of the process. Here memory is out when a test says so: behind the
- * object itself, where uthash makes its table. */
+/* No memory for a hash table is an answer, not the end of the process. Here memory is out when a test says so: behind
+ * the object itself, where uthash makes its table. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -64,6 +64,7 @@ static void questions_of_sessions(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(failures_of_an_address), cmocka_unit_test(questions_of_sessions) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(failures_of_an_address),
+                                        cmocka_unit_test(questions_of_sessions) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

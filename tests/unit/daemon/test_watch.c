@@ -64,7 +64,9 @@ static void when_master_was_stopped_nobody_hangs(void **state)
 static void what_needs_a_restart(void **state)
 {
     (void)state;
-    struct conf started = { .spool = "/spool", .log = "stderr", .log_format = "text", .segment_size = 4 << 20 }, now = started;
+    struct conf started = { .spool = "/spool", .log = "stderr", .log_format = "text",
+                            .segment_size = 4 << 20 };
+    struct conf now = started;
     struct buf lines;
     buf_init(&lines, 4096);
     now.max_recipients = 7;
@@ -78,7 +80,8 @@ static void what_needs_a_restart(void **state)
     assert_int_equal(restart_needed(&started, &now, &lines), 4);
     const char *text = buf_cstr(&lines);
     for (size_t i = 0; i < 4; i++)
-        assert_non_null(strstr(text, (const char *[]){ "log: ", "segment_size: ", "smtpd_processes: ", "mail_owner: " }[i]));
+        assert_non_null(strstr(text, (const char *[]){ "log: ", "segment_size: ", "smtpd_processes: ",
+                                                       "mail_owner: " }[i]));
     buf_done(&lines);
 }
 
@@ -86,7 +89,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_that_answers_never_hangs), cmocka_unit_test(slow_answers_are_answers),
-        cmocka_unit_test(silence_is_noticed_after_six_questions), cmocka_unit_test(when_master_was_stopped_nobody_hangs),
+        cmocka_unit_test(silence_is_noticed_after_six_questions),
+        cmocka_unit_test(when_master_was_stopped_nobody_hangs),
         cmocka_unit_test(what_needs_a_restart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
