@@ -37,9 +37,10 @@ def msmtp(env, mark, *, ca=None, source="127.0.0.1", to="bob@corp.test"):
     return run([*argv, to], env, letter(mark, to).replace("\r\n", "\n").encode())
 
 
-def swaks(mechanism, user, password, mark, *, ca=None, source="127.0.0.1", domain=None, to="bob@corp.test"):
+def swaks(mechanism, user, password, mark, *, ca=None, source="127.0.0.1", domain=None, to="bob@corp.test",
+          sender="alice@corp.test"):
     argv = ["swaks", "--server", HOST, "--port", "2525", "--local-interface", source, "--helo", "client.test", "--from",
-            "alice@corp.test", "--to", to, "--data", letter(mark, to), "--timeout", "40", "--auth", mechanism,
+            sender, "--to", to, "--data", letter(mark, to, sender), "--timeout", "40", "--auth", mechanism,
             "--auth-user", user, "--auth-password", password]
     if domain:
         argv += ["--auth-extra", f"domain={domain}"]

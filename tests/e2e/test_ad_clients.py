@@ -77,7 +77,7 @@ def mail(ad, pki):
     try:
         install_keytab(p, "mail.keytab")
         p.cli("setup")
-        p.add_user("local", "Local-pass1")
+        p.add_user("local@corp.test", "Local-pass1")
         p.start()
     except BaseException:
         p.__exit__(AssertionError)
@@ -147,7 +147,8 @@ def test_smtptest_spnego(mail, alice, strength):
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
 def test_swaks_password(mail, pki, mechanism):
     mark = marker()
-    status, said = clients.swaks(mechanism, "local", "Local-pass1", mark, ca=pki.ca.certificate)
+    status, said = clients.swaks(mechanism, "local@corp.test", "Local-pass1", mark, ca=pki.ca.certificate,
+                                 sender="local@corp.test")
     assert status == 0, said
     arrived(mail, mark)
 
@@ -207,14 +208,14 @@ def test_without_mutual_authentication(mail, alice):
 
 def test_what_is_offered(mail):
     with session() as wire:
-        assert wire.offered["X-EXPS"] == ["GSSAPI", "NTLM", "LOGIN"] or wire.offered["X-EXPS"] == ["GSSAPI", "NTLM"]
+        assert wire.offered["X-EXPS"] == ["GSSAPI", "GSS-SPNEGO", "NTLM"], wire.offered
         assert {"GSSAPI", "GSS-SPNEGO", "NTLM"} <= set(wire.offered["AUTH"])
         assert not any("=" in word for word in wire.offered), wire.offered
     with session(LOGIN_LINE) as wire:
         assert "AUTH=LOGIN" in wire.offered and "X-EXPS=LOGIN" in wire.offered, wire.offered
     with session(KRB_ONLY) as wire:
         assert wire.offered["AUTH"] == ["GSSAPI"] and wire.offered["X-EXPS"] == ["GSSAPI"]
-        assert wire.cmd("AUTH NTLM").code == 504
+        assert wire.cmd("AUTH NTLM").code in (504, 534)
 
 
 @pytest.mark.parametrize("authzid, code", [("", 235), ("alice", 235), ("alice@corp.test", 235), ("alice@CORP.TEST", 235),
@@ -243,7 +244,7 @@ def test_layers(mail, alice, layer, spnego):
     context = Context(alice, SPNS[0], spnego=spnego)
     with session(ANY) as wire:
         assert login(wire, context, layer=layer).code == 235
-        assert wire.offer[0] == 7 and int.from_bytes(wire.offer[1:4], "big") >= 4096
+        assert wire.offer[0] == 6 and int.from_bytes(wire.offer[1:4], "big") >= 4096
         wire.sock = Sealed(wire.sock, context.gss and context, layer == 4)
         offered = wire.ehlo("client.test")
         assert "STARTTLS" not in offered and "AUTH" not in offered
