@@ -13,7 +13,7 @@ from clients import letter
 from conftest import ROOT
 from daemon import Postern, domain, fresh_source, host, server, until
 from postfix import Postfix
-from realm import ADDRESS, FLAGS, LAB, PASSWORDS, USERS, Context, Sealed, any_tls, end_point, login
+from realm import ADDRESS, FLAGS, LAB, USERS, Context, Sealed, any_tls, end_point, login
 from wire import Wire
 
 # Source addresses with rules of their own.
@@ -394,6 +394,34 @@ def test_ntlm_wrong_password(mail, client):
     ask = NTLM_CLIENTS[client]("alice", "CORP", "wrong")
     assert clients.ntlm(mail.address, ask, fresh_source()).code == 535
     assert "cause=wrong-password" in mail.log.wait(r"event=auth\.reject ", since=since)
+
+
+@needs_winbind
+@pytest.mark.parametrize("client", NTLM_CLIENTS)
+def test_ntlm_instead_of_kerberos(mail, client):
+    """A client of the domain negotiates, and has only NTLM left: it gets in, and an event tells that it fell back."""
+    since = mail.log.mark()
+    ask = clients.in_spnego(NTLM_CLIENTS[client]("alice", "CORP", USERS["alice"]))
+    assert clients.ntlm(mail.address, ask, fresh_source(), mechanism="GSS-SPNEGO").code == 235
+    accepted(mail, since, inner="spnego-ntlm", mailbox="alice@corp.test")
+    assert "cause=ntlm-instead-of-kerberos" in mail.log.wait(r"event=auth\.ntlm ", since=since)
+
+
+@needs_winbind
+def test_relayed_ntlm(mail):
+    """The client's response is for another server: somebody in between passed it on."""
+    since = mail.log.mark()
+    ask = clients.elsewhere(clients.impacket_ntlm("alice", "CORP", USERS["alice"]), "mail", "evil")
+    assert clients.ntlm(mail.address, ask, fresh_source()).code == 535
+    assert "cause=target-name" in mail.log.wait(r"event=auth\.reject ", since=since)
+
+
+def test_delegation_is_recorded(mail, ad):
+    env = ad.kinit("dave", fresh=True, options=["-f"])
+    since = mail.log.mark()
+    with session() as wire:
+        assert login(wire, Context(env, SPNS[0], flags=(FLAGS.mutual_authentication, FLAGS.delegate_to_peer))).code == 235
+    accepted(mail, since, delegated="yes")
 
 
 def test_swaks_speaks_version_1(mail):
