@@ -70,6 +70,84 @@ static void test_all(void **state)
     assert_int_equal(n, 5 * 3 * 4 * 32);
 }
 
+/* ---- layers and X-EXPS ---- */
+
+static const char *const kerberos[] = { "PLAIN", "GSSAPI", "SCRAM-SHA-256", "GSS-SPNEGO", "NTLM", "LOGIN" };
+
+static bool in_list(const char *list, const char *name)
+{
+    char word[64], padded[VERDICT_MECHANISMS_BYTES + 2];
+    snprintf(word, sizeof word, " %s ", name);
+    snprintf(padded, sizeof padded, " %s ", list);
+    return strstr(padded, word) != NULL;
+}
+
+/* What is offered under X-EXPS is what Exchange knows of what is offered. */
+static void check_exps(const struct verdict_session *in, const struct verdict *v)
+{
+    for (size_t i = 0; i < 6; i++) {
+        bool known = i == 1 || i == 3 || i == 4 || i == 5;
+        assert_int_equal(in_list(v->exps_mechanisms, kerberos[i]), in->rules->exps && known && in_list(v->mechanisms, kerberos[i]));
+        if (!in->authenticated)
+            assert_int_equal(verdict_mechanism(in, str_of(kerberos[i])) == VERDICT_AUTH_OK, in_list(v->mechanisms, kerberos[i]));
+    }
+}
+
+static void check_layer(const struct verdict_session *in)
+{
+    const struct access_rules *r = in->rules;
+    struct verdict v;
+    verdict_session(in, &v);
+    bool wants_tls = r->accept == CONF_ACCEPT_TLS || r->accept == CONF_ACCEPT_AUTH_TLS;
+    bool wants_auth = r->accept == CONF_ACCEPT_AUTH || r->accept == CONF_ACCEPT_AUTH_TLS || in->listener != CONF_LISTEN;
+    bool encrypted = in->tls_active || in->layer_active, mail = !v.need_tls && !v.need_auth;
+    check_exps(in, &v);
+    /* Mail passes exactly when all that is demanded is there. */
+    assert_int_equal(mail, (encrypted || !wants_tls) && (in->authenticated || !wants_auth));
+    assert_int_equal(v.offer_starttls, in->tls_possible && !encrypted && in->listener != CONF_SUBMISSIONS);
+    if (in->authenticated || encrypted || !wants_tls)
+        return;
+    /* Encryption is missing: only what may bring it is offered, where that would count. */
+    bool may_come = r->encryption != CONF_ENCRYPTION_TLS;
+    assert_string_equal(v.mechanisms, may_come ? "GSSAPI GSS-SPNEGO NTLM" : "");
+    assert_int_equal(v.need_tls, !may_come);
+    assert_int_equal(v.need_auth, may_come || wants_auth);
+    assert_int_equal(verdict_mechanism(in, STR("LOGIN")), VERDICT_AUTH_STARTTLS);
+}
+
+static void test_layers(void **state)
+{
+    struct conf_strings list = { kerberos, 6 };
+    size_t n = 0;
+    for (int accept = CONF_ACCEPT_ANY; accept <= CONF_ACCEPT_AUTH_TLS; accept++)
+        for (int encryption = CONF_ENCRYPTION_TLS; encryption <= CONF_ENCRYPTION_ANY; encryption++)
+            for (int kind = CONF_LISTEN; kind <= CONF_SUBMISSIONS; kind++)
+                for (unsigned bits = 0; bits < 64; bits++) {
+                    struct access_rules rules = { .accept = (enum conf_accept)accept, .mechanisms = list,
+                                                  .encryption = (enum conf_encryption)encryption,
+                                                  .plaintext = bits & 1, .exps = bits & 2 };
+                    struct verdict_session in = { .rules = &rules, .listener = (enum conf_listener_kind)kind,
+                                                  .tls_possible = bits & 4, .tls_active = bits & 8,
+                                                  .authenticated = bits & 16, .layer_active = bits & 32 };
+                    /* A layer comes of a login, and not inside TLS; it is active here only where it counts. */
+                    if (in.layer_active && (!in.authenticated || in.tls_active || encryption == CONF_ENCRYPTION_TLS))
+                        continue;
+                    check_layer(&in);
+                    n++;
+                }
+    assert_true(n > 4 * 3 * 3 * 32);
+}
+
+static void test_no_layer_without_its_mechanisms(void **state)
+{
+    struct access_rules rules = { .accept = CONF_ACCEPT_TLS, .encryption = CONF_ENCRYPTION_ANY, .mechanisms = lists[0] };
+    struct verdict_session in = { .rules = &rules };
+    struct verdict v;
+    verdict_session(&in, &v);
+    assert_true(v.need_tls && !v.need_auth && !v.offer_auth);
+    assert_int_equal(verdict_mechanism(&in, STR("SCRAM-SHA-256")), VERDICT_AUTH_STARTTLS);
+}
+
 static void test_refusals(void **state)
 {
     struct access_rules rules = { .accept = CONF_ACCEPT_ANY, .mechanisms = lists[1] };
@@ -105,6 +183,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all),
+        cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_no_layer_without_its_mechanisms),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_recipients),
     };
