@@ -6,6 +6,8 @@
 #include "daemon/smtpd/smtpd.h"
 #include "io/now.h"
 
+enum { LAYER_WAIT_MS = 30000 }; /* for the way of the 235 to a client that does not read */
+
 static void forget_attempt(struct session *s)
 {
     free(s->mechanism);
@@ -132,6 +134,7 @@ static void verdict(struct session *s, const struct ipc_auth_done *m)
     if (s->next_layer) {
         smtp_server_auth_done_layer(s->machine, 0, NULL, NULL);
         s->layer_wanted = !smtp_server_closed(s->machine);
+        s->deadline_ms = now_mono_ms() + LAYER_WAIT_MS;
         return; /* what is offered changes with the layer */
     }
     smtp_server_auth_done(s->machine, accepted, accepted ? 0 : code, enhanced[0] ? enhanced : NULL,

@@ -372,6 +372,7 @@ static bool tls_holds_input(const struct session *s)
 static void begin_layer(struct session *s)
 {
     s->layer_wanted = false;
+    s->deadline_ms = 0;
     s->layer = s->next_layer;
     s->next_layer = NULL;
     if (s->input.n) {
@@ -641,7 +642,7 @@ void session_shutdown(struct session *s)
 
 void session_sweep(struct session *s, int64_t now_ms)
 {
-    if (s->phase != SESSION_TALK || s->tls_wanted) {
+    if (s->phase != SESSION_TALK || s->tls_wanted || s->layer_wanted) {
         if (s->deadline_ms <= now_ms)
             end(s);
         return;
