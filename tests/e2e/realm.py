@@ -54,11 +54,11 @@ class Domain:
     def env(self, cache, config=None):
         return dict(os.environ, KRB5CCNAME=f"FILE:{cache}", KRB5_CONFIG=str(config or LAB / "krb5.conf"))
 
-    def kinit(self, user, password=None, fresh=False, before=(), config=None):
+    def kinit(self, user, password=None, fresh=False, options=(), config=None):
         """The environment of somebody with a ticket of `user`."""
         if user not in self.caches or fresh:
             cache = Path(tempfile.mkdtemp(dir=self.folder)) / "cc"
-            self.run(*before, "kinit", user, input=(password or PASSWORDS[user]) + "\n", env=self.env(cache, config))
+            self.run("kinit", *options, user, input=(password or PASSWORDS[user]) + "\n", env=self.env(cache, config))
             if fresh:
                 return self.env(cache, config)
             self.caches[user] = cache

@@ -6,6 +6,7 @@
 
 #include "base/arena.h"
 #include "kerberos/context.h"
+#include "kerberos/library.h"
 #include "kerberos/seal.h"
 
 enum { SLOTS = 4, ARENA_MAX = 64 * 1024 };
@@ -190,8 +191,17 @@ static void look_at_version(struct kerberos_exchange *x)
         !krb_service_allowed(str_of(x->ticket.service), x->service, x->n_services))
         return;
     krb_keytab_match(x->keytab->keys, &x->ticket, &match);
-    if (match.rows_of_service == 0 && x->ticket.kvno > match.kvno_highest_any)
+    /* A keytab with names of services is another account's, however new the ticket is. */
+    if (match.rows_of_service == 0 && match.rows_with_service == 0 && x->ticket.kvno > match.kvno_highest_any)
         x->failure.cause = KRB_CAUSE_KVNO_OLD;
+}
+
+/* krb5 passes over keys of types that its configuration excludes, and then says that no key fits. */
+static void look_at_enctype(struct kerberos_exchange *x)
+{
+    bool doubtful = x->failure.cause == KRB_CAUSE_WRONG_KEY || x->failure.cause == KRB_CAUSE_NOT_OUR_SERVICE;
+    if (doubtful && x->has_ticket && !krb_enctype_permitted(x->ticket.enctype))
+        x->failure.cause = KRB_CAUSE_ENCTYPE_UNSUPPORTED;
 }
 
 static enum sasl_gss_status step_locked(struct kerberos_exchange *x, struct str token, struct buf *ret_token)
@@ -208,6 +218,7 @@ static enum sasl_gss_status step_locked(struct kerberos_exchange *x, struct str 
     }
     fail(x, krb_context_failure(x->context));
     look_at_version(x);
+    look_at_enctype(x);
     return SASL_GSS_FAILED;
 }
 
