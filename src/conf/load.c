@@ -27,6 +27,11 @@ void conf_unref(const struct conf **conf)
     arena_done(&arena);
 }
 
+void conf_set_delivery_processes(const struct conf *conf, uint32_t processes)
+{
+    ((struct conf_snapshot *)conf)->conf.delivery_processes = processes;
+}
+
 void conf_set_generation(const struct conf *conf, uint64_t generation)
 {
     ((struct conf_snapshot *)conf)->conf.generation = generation;

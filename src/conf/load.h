@@ -51,3 +51,5 @@ int conf_bundle_write(const char *path, struct buf *ret_bundle, struct conf_mist
 int conf_load_bundle(struct str bundle, struct conf_mistakes *mistakes, const struct conf **ret_conf, struct err *err);
 /* The same snapshot with master's count of reloads in it; only before it is shared. */
 void conf_set_generation(const struct conf *conf, uint64_t generation);
+/* A number of processes counts from the start of the daemon to its end, whatever a reload says. */
+void conf_set_delivery_processes(const struct conf *conf, uint32_t processes);

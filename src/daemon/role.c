@@ -49,6 +49,15 @@ int role_read_file(int fd, struct buf *into, struct err *err)
     }
 }
 
+/* Who a process is depends on its index: that must mean the same to the queue and to every delivery process. */
+static void keep_process_counts(const struct conf *conf)
+{
+    const char *text = getenv(ROLE_DELIVERIES);
+    uint64_t n;
+    if (text && str_to_u64(str_of(text), UINT32_MAX, &n))
+        conf_set_delivery_processes(conf, (uint32_t)n);
+}
+
 static int load_snapshot(struct role_process *process, int fd, uint64_t generation, struct err *err)
 {
     struct buf text;
@@ -71,6 +80,7 @@ static int load_snapshot(struct role_process *process, int fd, uint64_t generati
     if (rc < 0)
         return rc;
     conf_set_generation(conf, generation);
+    keep_process_counts(conf);
     conf_unref(&process->next_conf);
     process->next_conf = conf;
     process->ctx.snapshot_coming = true;

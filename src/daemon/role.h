@@ -63,6 +63,8 @@ int role_read_file(int fd, struct buf *into, struct err *err);
 /* As many descriptors as the hard limit allows. */
 void role_raise_descriptor_limit(void);
 
+/* Set in the environment of every role: how many delivery processes this daemon began with. */
+#define ROLE_DELIVERIES "POSTERN_DELIVERIES"
 /* Set in the environment of a daemon that runs in the background. */
 #define ROLE_BACKGROUND "POSTERN_BACKGROUND"
 /* In the background, a process whose log goes elsewhere closes its stderr, so that who started it sees its end. */

@@ -212,6 +212,7 @@ void krb_keytab_match(const struct krb_keytab *keytab, const struct krb_ticket *
     *ret_match = (struct krb_keytab_match){ 0 };
     for (size_t i = 0; i < keytab->n_rows; i++) {
         const struct krb_keytab_row *row = &keytab->row[i];
+        ret_match->rows_with_service += str_find(str_of(row->principal), '/') < strlen(row->principal);
         if (row->kvno > ret_match->kvno_highest_any)
             ret_match->kvno_highest_any = row->kvno;
         if (row->timestamp_s > newest_any_s)

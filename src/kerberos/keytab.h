@@ -47,6 +47,7 @@ bool krb_keytab_truncated(const struct krb_keytab *keytab);
 /* A ticket held against a keytab, for the sentence after a refusal. */
 struct krb_keytab_match {
     unsigned rows_of_service;   /* rows whose principal is the ticket's service and realm, any case */
+    unsigned rows_with_service; /* rows of any service: principals with a '/' */
     bool same_case;             /* one of them is written as the ticket writes it */
     uint32_t kvno_highest;      /* of those rows; 0 without any */
     bool has_kvno;              /* one has the ticket's kvno */

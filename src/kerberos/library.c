@@ -98,3 +98,19 @@ OM_uint32 krb_credential(gss_cred_usage_t usage, gss_const_key_value_set_t store
         gss_release_cred(&ignored, ret_credential);
     return major;
 }
+
+bool krb_enctype_permitted(int32_t enctype)
+{
+    krb5_context krb5;
+    krb5_enctype *list = NULL;
+    bool permitted = false;
+    if (krb5_init_context(&krb5) != 0)
+        return true;
+    if (krb5_get_permitted_enctypes(krb5, &list) != 0)
+        permitted = true;
+    for (size_t i = 0; list && list[i] != 0; i++)
+        permitted = permitted || list[i] == enctype;
+    krb5_free_enctypes(krb5, list);
+    krb5_free_context(krb5);
+    return permitted;
+}

@@ -14,6 +14,9 @@
  * for initiators socket (AF_INET, AF_INET6, AF_NETLINK and AF_UNIX, as getaddrinfo asks), connect, bind, getsockname,
  * sendto, recvfrom, recvmsg, sendmmsg, ioctl(FIONBIO), poll. */
 #pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "base/err.h"
 
 /* Sets KRB5_CONFIG; NULL leaves the system's (/etc/krb5.conf). No threads may exist yet. ERR_CONFIG when the file cannot
@@ -23,3 +26,5 @@ int krb_init(const char *config_path, struct err *err);
  * LIBDIR/krb5/plugins. Call it before the sandbox closes, after krb_init(). Needs no KDC and opens no socket. What was
  * loaded stays for the life of the process. */
 int krb_warm_up(struct err *err);
+/* Does krb5.conf (permitted_enctypes) let this encryption type be used? True when that cannot be told. */
+bool krb_enctype_permitted(int32_t enctype);

@@ -14,10 +14,8 @@ enum {
     FLAG_ACCEPTOR = 1,       /* sent by the acceptor */
     FLAG_SEALED = 2,
     FLAG_ACCEPTOR_SUBKEY = 4,
-    USAGE_ACCEPTOR_SEAL = 22, /* RFC 4121 section 2 */
-    USAGE_ACCEPTOR_SIGN = 23,
+    USAGE_ACCEPTOR_SEAL = 22, /* RFC 4121 section 2. Of all wrap tokens: the SIGN usages are for MIC tokens alone */
     USAGE_INITIATOR_SEAL = 24,
-    USAGE_INITIATOR_SIGN = 25,
     FIRST_AHEAD_MAX = 16,
     KEY_MAX_BYTES = 64,
 };
@@ -123,11 +121,9 @@ static void put_header(unsigned char h[HEADER_BYTES], unsigned flags, size_t ec,
         h[8 + i] = (unsigned char)(seq >> (56 - 8 * i));
 }
 
-static krb5_keyusage usage(bool by_initiator, bool confidential)
+static krb5_keyusage usage(bool by_initiator)
 {
-    if (confidential)
-        return by_initiator ? USAGE_INITIATOR_SEAL : USAGE_ACCEPTOR_SEAL;
-    return by_initiator ? USAGE_INITIATOR_SIGN : USAGE_ACCEPTOR_SIGN;
+    return by_initiator ? USAGE_INITIATOR_SEAL : USAGE_ACCEPTOR_SEAL;
 }
 
 static krb5_data data_of(struct str s)
@@ -149,7 +145,7 @@ static bool encrypt(struct krb_seal *seal, struct str plain, const unsigned char
         memcpy(input + plain.n, header, HEADER_BYTES);
         krb5_data in = data_of(str_slice(input, plain.n + HEADER_BYTES));
         krb5_enc_data cipher = { .enctype = enctype, .ciphertext = { .length = (unsigned)n, .data = room } };
-        ok = krb5_k_encrypt(context, seal->key, usage(seal->initiator, true), NULL, &in, &cipher) == 0;
+        ok = krb5_k_encrypt(context, seal->key, usage(seal->initiator), NULL, &in, &cipher) == 0;
         if (ok)
             out->n += cipher.ciphertext.length;
     }
@@ -174,13 +170,13 @@ static bool sum(struct krb_seal *seal, bool by_initiator, struct str plain, cons
     if (expected) {
         krb5_boolean valid = 0;
         iov[2].data = *expected;
-        return krb5_k_verify_checksum_iov(context, seal->checksum, seal->key, usage(by_initiator, false), iov, 3,
+        return krb5_k_verify_checksum_iov(context, seal->checksum, seal->key, usage(by_initiator), iov, 3,
                                           &valid) == 0 &&
                valid;
     }
     char *room = buf_reserve(out, seal->checksum_bytes);
     iov[2].data = (krb5_data){ .length = (unsigned)seal->checksum_bytes, .data = room };
-    if (!room || krb5_k_make_checksum_iov(context, seal->checksum, seal->key, usage(by_initiator, false), iov, 3) != 0)
+    if (!room || krb5_k_make_checksum_iov(context, seal->checksum, seal->key, usage(by_initiator), iov, 3) != 0)
         return false;
     out->n += seal->checksum_bytes;
     return true;
@@ -232,7 +228,7 @@ static bool decrypt(struct krb_seal *seal, char *body, size_t n, const unsigned 
     unsigned char expected[HEADER_BYTES];
     memcpy(expected, header, HEADER_BYTES);
     expected[6] = expected[7] = 0;
-    bool ok = room && krb5_k_decrypt(context, seal->key, usage(!seal->initiator, true), NULL, &cipher, &plain) == 0 &&
+    bool ok = room && krb5_k_decrypt(context, seal->key, usage(!seal->initiator), NULL, &cipher, &plain) == 0 &&
               plain.length >= HEADER_BYTES + ec &&
               memcmp(room + plain.length - HEADER_BYTES, expected, HEADER_BYTES) == 0 &&
               buf_add(ret_plain, str_slice(room, plain.length - HEADER_BYTES - ec));

@@ -37,9 +37,10 @@ def msmtp(env, mark, *, ca=None, source="127.0.0.1", to="bob@corp.test"):
     return run([*argv, to], env, letter(mark, to).replace("\r\n", "\n").encode())
 
 
-def swaks(mechanism, user, password, mark, *, ca=None, source="127.0.0.1", domain=None, to="bob@corp.test"):
+def swaks(mechanism, user, password, mark, *, ca=None, source="127.0.0.1", domain=None, to="bob@corp.test",
+          sender="alice@corp.test"):
     argv = ["swaks", "--server", HOST, "--port", "2525", "--local-interface", source, "--helo", "client.test", "--from",
-            "alice@corp.test", "--to", to, "--data", letter(mark, to), "--timeout", "40", "--auth", mechanism,
+            sender, "--to", to, "--data", letter(mark, to, sender), "--timeout", "40", "--auth", mechanism,
             "--auth-user", user, "--auth-password", password]
     if domain:
         argv += ["--auth-extra", f"domain={domain}"]
@@ -89,6 +90,33 @@ def impacket_ntlm(user, domain, password, v2=True, workstation="PC7"):
     return ask
 
 
+def in_spnego(ask):
+    """The same inside SPNEGO, as a client offers it that has no Kerberos: NTLM is its only mechanism."""
+    from impacket.spnego import SPNEGO_NegTokenInit, SPNEGO_NegTokenResp, TypesMech
+
+    def outer(challenge):
+        if not challenge:
+            first = SPNEGO_NegTokenInit()
+            first["MechTypes"] = [TypesMech["NTLMSSP - Microsoft NTLM Security Support Provider"]]
+            first["MechToken"] = ask(b"")
+            return first.getData()
+        last = SPNEGO_NegTokenResp()
+        last["ResponseToken"] = ask(SPNEGO_NegTokenResp(challenge)["ResponseToken"])
+        return last.getData()
+    return outer
+
+
+def elsewhere(ask, name, other):
+    """The client believes to talk to `other`: what a relayed login looks like."""
+    assert len(name) == len(other)
+
+    def outer(challenge):
+        for change in (str.upper, str.lower):
+            challenge = challenge.replace(change(name).encode("utf-16-le"), change(other).encode("utf-16-le"))
+        return ask(challenge)
+    return outer
+
+
 def say_ntlm(wire, ask, verb="AUTH", mechanism="NTLM", initial=False):
     """The dialogue of MS-SMTPNTLM; the last reply."""
     first = base64.b64encode(ask(b"")).decode()
@@ -101,7 +129,8 @@ def say_ntlm(wire, ask, verb="AUTH", mechanism="NTLM", initial=False):
         reply = wire.cmd(first)
     if reply.code != 334:
         return reply
-    return wire.cmd(base64.b64encode(ask(base64.b64decode(reply.lines[-1]))))
+    reply = wire.cmd(base64.b64encode(ask(base64.b64decode(reply.lines[-1]))))
+    return wire.cmd("") if reply.code == 334 else reply  # SPNEGO's last word comes from the server
 
 
 def ntlm(address, ask, source="127.0.0.1", tls=None, **kw):

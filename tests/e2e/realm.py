@@ -14,6 +14,7 @@ from pathlib import Path
 
 import gssapi
 import gssapi.raw
+from OpenSSL import SSL
 
 TREE = Path(__file__).resolve().parents[2]
 SCRIPT = TREE / "tests" / "lab" / "ad"
@@ -54,11 +55,11 @@ class Domain:
     def env(self, cache, config=None):
         return dict(os.environ, KRB5CCNAME=f"FILE:{cache}", KRB5_CONFIG=str(config or LAB / "krb5.conf"))
 
-    def kinit(self, user, password=None, fresh=False, before=(), config=None):
+    def kinit(self, user, password=None, fresh=False, options=(), config=None):
         """The environment of somebody with a ticket of `user`."""
         if user not in self.caches or fresh:
             cache = Path(tempfile.mkdtemp(dir=self.folder)) / "cc"
-            self.run(*before, "kinit", user, input=(password or PASSWORDS[user]) + "\n", env=self.env(cache, config))
+            self.run("kinit", *options, user, input=(password or PASSWORDS[user]) + "\n", env=self.env(cache, config))
             if fresh:
                 return self.env(cache, config)
             self.caches[user] = cache
@@ -224,6 +225,33 @@ class Sealed:
 
     def close(self):
         self.sock.close()
+
+
+class Exporting:
+    """Stands where a Wire has its socket: TLS 1.3 that tells its exporter (RFC 9266), which Python's own does not."""
+
+    def __init__(self, sock):
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(SSL.TLS1_3_VERSION)
+        sock.settimeout(None)  # pyOpenSSL wants it so
+        self.tls = SSL.Connection(context, sock)
+        self.tls.set_connect_state()
+        self.tls.do_handshake()
+
+    def exporter(self):
+        return self.tls.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
+
+    def sendall(self, octets):
+        self.tls.sendall(octets)
+
+    def recv(self, n):
+        return self.tls.recv(n)
+
+    def settimeout(self, seconds):
+        pass  # the test's own limit stands
+
+    def close(self):
+        self.tls.close()
 
 
 def any_tls():

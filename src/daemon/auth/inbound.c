@@ -167,7 +167,8 @@ static bool open_kerberos(struct session *session, const struct sasl_mechanism *
         return keytab == NULL;
     struct kerberos_options options = {
         .keytab = keytab, .server = session->server, .cert_hash = start->cert_hash,
-        .binding_required = session->rules.channel_binding == CONF_BINDING_REQUIRE, .rcache = str_of(auth->rcache),
+        .exporter = start->exporter, .rcache = str_of(auth->rcache),
+        .binding_required = session->rules.channel_binding == CONF_BINDING_REQUIRE,
     };
     session->kerberos = kerberos_exchange_new(&options);
     return session->kerberos;

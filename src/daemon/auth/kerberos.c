@@ -6,6 +6,7 @@
 
 #include "base/arena.h"
 #include "kerberos/context.h"
+#include "kerberos/library.h"
 #include "kerberos/seal.h"
 
 enum { SLOTS = 4, ARENA_MAX = 64 * 1024 };
@@ -14,6 +15,7 @@ enum { SLOTS = 4, ARENA_MAX = 64 * 1024 };
 struct slot {
     pthread_mutex_t lock;
     struct krb_acceptor *acceptor;
+    struct krb_acceptor *again;    /* without a replay cache: for a token that the first has recorded just now */
 };
 
 struct auth_keytab {
@@ -31,6 +33,7 @@ static void free_keytab(struct auth_keytab *keytab)
 {
     for (size_t i = 0; i < SLOTS; i++) {
         krb_acceptor_free(&keytab->slot[i].acceptor);
+        krb_acceptor_free(&keytab->slot[i].again);
         pthread_mutex_destroy(&keytab->slot[i].lock);
     }
     krb_keytab_free(&keytab->keys);
@@ -145,7 +148,7 @@ struct kerberos_exchange {
     const char *service[KERBEROS_SERVICES_MAX];
     size_t n_services;
     const char *rcache;
-    struct buf bindings;
+    struct buf bindings, exporter; /* application data of both kinds of channel bindings; empty: none */
     bool has_ticket, binding_required, failed;
 };
 
@@ -168,17 +171,30 @@ static bool service_is_ours(struct kerberos_exchange *x)
     return false;
 }
 
-static bool open_context(struct kerberos_exchange *x)
+static bool open_context(struct kerberos_exchange *x, struct krb_acceptor **acceptor, const char *rcache,
+                         struct str bindings)
 {
-    struct krb_acceptor_options options = { .keytab = x->keytab->keys, .rcache = x->rcache };
-    if (!x->slot->acceptor && krb_acceptor_new(&options, &x->slot->acceptor, &x->failure) < 0)
+    struct krb_acceptor_options options = { .keytab = x->keytab->keys, .rcache = rcache };
+    if (!*acceptor && krb_acceptor_new(&options, acceptor, &x->failure) < 0)
         return false;
-    struct krb_accept_options accept = { .bindings = buf_str(&x->bindings),
-                                         .bindings_required = x->binding_required };
-    if (krb_accept_new(x->slot->acceptor, &accept, &x->context) == 0)
+    struct krb_accept_options accept = { .bindings = bindings, .bindings_required = x->binding_required };
+    krb_context_free(&x->context);
+    if (krb_accept_new(*acceptor, &accept, &x->context) == 0)
         return true;
     krb_failure_set(&x->failure, KRB_CAUSE_INTERNAL, "out of memory");
     return false;
+}
+
+/* Clients bind to the certificate (Windows) or to the exporter (RFC 9266), and a token does not say to which. The first
+ * look has told that it is nobody's copy, and has recorded it; so the second look needs no replay cache. */
+static enum krb_status try_exporter(struct kerberos_exchange *x, struct str token, size_t before, struct buf *ret_token)
+{
+    if (krb_context_failure(x->context)->cause != KRB_CAUSE_BAD_BINDINGS || x->exporter.n == 0)
+        return KRB_FAILED;
+    ret_token->n = before; /* the error token of the first look */
+    if (!open_context(x, &x->slot->again, "none:", buf_str(&x->exporter)))
+        return KRB_FAILED;
+    return krb_context_step(x->context, token, ret_token);
 }
 
 /* A keytab that holds the account's own name only: krb5 finds no row of the service and cannot see that the password was
@@ -190,15 +206,31 @@ static void look_at_version(struct kerberos_exchange *x)
         !krb_service_allowed(str_of(x->ticket.service), x->service, x->n_services))
         return;
     krb_keytab_match(x->keytab->keys, &x->ticket, &match);
-    if (match.rows_of_service == 0 && x->ticket.kvno > match.kvno_highest_any)
+    /* A keytab with names of services is another account's, however new the ticket is. */
+    if (match.rows_of_service == 0 && match.rows_with_service == 0 && x->ticket.kvno > match.kvno_highest_any)
         x->failure.cause = KRB_CAUSE_KVNO_OLD;
+}
+
+/* krb5 passes over keys of types that its configuration excludes, and then says that no key fits. */
+static void look_at_enctype(struct kerberos_exchange *x)
+{
+    bool doubtful = x->failure.cause == KRB_CAUSE_WRONG_KEY || x->failure.cause == KRB_CAUSE_NOT_OUR_SERVICE;
+    if (doubtful && x->has_ticket && !krb_enctype_permitted(x->ticket.enctype))
+        x->failure.cause = KRB_CAUSE_ENCTYPE_UNSUPPORTED;
 }
 
 static enum sasl_gss_status step_locked(struct kerberos_exchange *x, struct str token, struct buf *ret_token)
 {
-    if (!x->context && !open_context(x))
+    bool first = !x->context;
+    if (first && !open_context(x, &x->slot->acceptor, x->rcache, buf_str(&x->bindings)))
         return fail(x, &x->failure);
-    switch (krb_context_step(x->context, token, ret_token)) {
+    size_t before = ret_token->n;
+    enum krb_status status = krb_context_step(x->context, token, ret_token);
+    if (status == KRB_FAILED && first)
+        status = try_exporter(x, token, before, ret_token);
+    if (!x->context)
+        return fail(x, &x->failure);
+    switch (status) {
     case KRB_CONTINUE:
         return SASL_GSS_CONTINUE;
     case KRB_COMPLETE:
@@ -208,6 +240,7 @@ static enum sasl_gss_status step_locked(struct kerberos_exchange *x, struct str 
     }
     fail(x, krb_context_failure(x->context));
     look_at_version(x);
+    look_at_enctype(x);
     return SASL_GSS_FAILED;
 }
 
@@ -303,13 +336,16 @@ struct kerberos_exchange *kerberos_exchange_new(const struct kerberos_options *o
                                 .peer = peer, .plain_max = plain_max };
     arena_init(&x->arena, ARENA_MAX);
     buf_init(&x->bindings, 256);
+    buf_init(&x->exporter, 256);
     list_services(x, options->server);
     struct str rcache = arena_copy(&x->arena, options->rcache);
     x->rcache = rcache.p ? arena_printf(&x->arena, "%.*s", STR_ARG(rcache)) : NULL;
     x->binding_required = options->binding_required && options->cert_hash.n > 0;
     if (options->cert_hash.n > 0)
         krb_binding_build(KRB_BINDING_SERVER_END_POINT, options->cert_hash, &x->bindings);
-    if (!x->rcache || x->bindings.failed)
+    if (options->exporter.n > 0)
+        krb_binding_build(KRB_BINDING_EXPORTER, options->exporter, &x->exporter);
+    if (!x->rcache || x->bindings.failed || x->exporter.failed)
         kerberos_exchange_free(&x);
     return x;
 }
@@ -322,6 +358,7 @@ void kerberos_exchange_free(struct kerberos_exchange **exchange)
     krb_context_free(&x->context);
     auth_keytab_unref(&x->keytab);
     buf_done(&x->bindings);
+    buf_done(&x->exporter);
     arena_done(&x->arena);
     free(x);
     *exchange = NULL;

@@ -40,6 +40,7 @@ struct kerberos_options {
     struct auth_keytab *keytab;       /* a reference is taken */
     const struct conf_server *server; /* its names say which services a ticket may be for; borrowed */
     struct str cert_hash;             /* tls-server-end-point of this connection; empty: no TLS */
+    struct str exporter;              /* tls-exporter; empty: not TLS 1.3 */
     bool binding_required;
     struct str rcache;
 };

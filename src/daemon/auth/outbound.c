@@ -135,8 +135,6 @@ static const char *why_not(const struct login *login, const struct sasl_mechanis
         return "is not known here";
     if (!verb_for(login, str_of(mechanism->name), &exps))
         return "is not offered";
-    if (mechanism->flags & SASL_GSS)
-        return "has no Kerberos credentials";
     if ((mechanism->flags & SASL_BINDING) && start->cert_hash.n == 0 && start->exporter.n == 0)
         return "has no TLS channel to bind to";
     *ret_cause = "tls-required";

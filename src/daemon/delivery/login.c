@@ -101,8 +101,14 @@ static bool on_response(struct conn *conn, struct str body)
     int64_t now_ms = loop_now_ms(conn->delivery->ctx->loop);
     conn->deadline_ms = 0;
     conn->login_complete = m.complete;
+    struct err err;
+    if (m.layer.kind != IPC_LAYER_NONE && (conn->tls || layer_new(&m.layer, &conn->next_layer, &err) < 0)) {
+        conn_fail(conn, false, "4.7.0", "%s: the security layer of the login cannot be used", conn->relay);
+        return true;
+    }
     if (m.has_mechanism) {
         str_copy(m.mechanism, conn->mechanism, sizeof conn->mechanism);
+        conn->exps = m.exps;
         smtp_client_auth_begin(conn->client, m.mechanism, m.exps, m.has_response, m.response, now_ms);
     } else {
         smtp_client_auth_response(conn->client, m.response, now_ms);

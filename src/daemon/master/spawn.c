@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "daemon/master/watch.h"
+#include "daemon/role.h"
 #include "io/channel.h"
 #include "spool/page.h"
 
@@ -374,6 +375,9 @@ int spawn_start(struct spawn *spawn, const struct snapshot *snapshot, struct err
     snprintf(usual, sizeof usual, "%s-delivery", conf->user);
     bool own_mail_process = geteuid() == 0 && conf->mail_owner && strcmp(conf->mail_owner, usual) != 0;
     unsigned deliveries = conf->delivery_processes ? conf->delivery_processes : 1;
+    char count[16];
+    snprintf(count, sizeof count, "%u", deliveries);
+    setenv(ROLE_DELIVERIES, count, 1); /* a reload may name another number; it counts from the next start */
 
     int rc = add_process(spawn, ROLE_QUEUE, 0, err);
     if (rc == 0)

@@ -269,15 +269,20 @@ static void test_seal_takes_over(void **state)
         if (krb_seal_export(&gss, &exported, &err) < 0 || krb_seal_new(buf_str(&exported), &seal, &err) < 0)
             fail_msg("%s", err.text);
         expect_str(krb_context_peer(login.server), "alice@CORP.TEST");
-        assert_true(krb_seal_wrap(seal, true, STR("250 ok\r\n"), &token));
-        assert_true(krb_context_unwrap(login.client, buf_str(&token), &plain, &really));
-        assert_true(really);
-        expect_str(buf_str(&plain), "250 ok\r\n");
-        buf_clear(&token);
-        buf_clear(&plain);
-        assert_true(krb_context_wrap(login.client, true, STR("QUIT\r\n"), &token));
-        assert_true(krb_seal_unwrap(seal, buf_str(&token), &plain, &really));
-        expect_str(buf_str(&plain), "QUIT\r\n");
+        for (int confidential = 0; confidential < 2; confidential++) {
+            assert_true(krb_seal_wrap(seal, confidential, STR("250 ok\r\n"), &token));
+            assert_true(krb_context_unwrap(login.client, buf_str(&token), &plain, &really));
+            assert_int_equal(really, confidential);
+            expect_str(buf_str(&plain), "250 ok\r\n");
+            buf_clear(&token);
+            buf_clear(&plain);
+            assert_true(krb_context_wrap(login.client, confidential, STR("QUIT\r\n"), &token));
+            assert_true(krb_seal_unwrap(seal, buf_str(&token), &plain, &really));
+            assert_int_equal(really, confidential);
+            expect_str(buf_str(&plain), "QUIT\r\n");
+            buf_clear(&token);
+            buf_clear(&plain);
+        }
         krb_seal_free(&seal);
         buf_wipe(&exported);
         buf_done(&token);

@@ -1,5 +1,5 @@
 /* A seal against its other end: both are made from states with the same key, as the two sides of a context have it.
- * (test_context.c holds seals against GSS-API's own tokens.) */
+ * (test_login.c holds seals against GSS-API's own tokens.) */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
