@@ -103,7 +103,6 @@ static void answer_turns(const struct row *row, struct sasl_client *client)
         int rc = sasl_client_step(client, row->turns[i].server, &response, &err);
         if (i + 1 == n && row->error) {
             assert_true(rc == ERR_AUTH || rc == ERR_CONFIG);
-            assert_int_equal(rc == ERR_CONFIG, strstr(row->error, "encrypt") != NULL);
             assert_non_null(strstr(err_text(&err), row->error));
             return;
         }
