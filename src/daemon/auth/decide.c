@@ -308,8 +308,7 @@ void decide_failed(struct session *session, const struct sasl_step *step, const 
 
 void decide_ntlm_refused(struct session *session, const struct sasl_step *step, const struct ntlm_answer *answer)
 {
-    bool guess = answer->verdict == SASL_WRONG || answer->verdict == SASL_UNKNOWN_USER;
-    if (guess && end_when_locked(session, step->authcid))
+    if (answer->guess && end_when_locked(session, step->authcid))
         return;
     const struct sasl_failure *failure = sasl_failure_of(step->cause);
     struct login_facts facts;
@@ -324,7 +323,7 @@ void decide_ntlm_refused(struct session *session, const struct sasl_step *step, 
         .enhanced = failure->enhanced, .text = failure->text, .cause = facts.cause, .user = step->authcid,
         .why = words.why, .run = words.run,
     };
-    decide(session, &d, guess ? count_failure(session->inbound->auth, &session->start) : 0);
+    decide(session, &d, answer->guess ? count_failure(session->inbound->auth, &session->start) : 0);
 }
 
 /* ---- proven ---- */

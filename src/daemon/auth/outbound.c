@@ -79,6 +79,7 @@ void outbound_configured(struct outbound *outbound)
     free_credentials(&outbound->credentials);
     outbound->credentials = outbound->next_credentials;
     outbound->next_credentials = NULL;
+    initiate_forget_tickets();
 }
 
 struct str outbound_password(const struct outbound *outbound, struct str domain)
@@ -468,6 +469,7 @@ void outbound_free(struct outbound **outbound)
         outbound_end_login((*outbound)->logins);
     free_credentials(&(*outbound)->credentials);
     free_credentials(&(*outbound)->next_credentials);
+    initiate_forget_tickets();
     free(*outbound);
     *outbound = NULL;
 }

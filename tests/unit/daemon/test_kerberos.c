@@ -56,6 +56,7 @@ static void get_token(const char *target, bool spnego, struct str bindings, stru
 static const char *verdict(struct conf_server *server, struct str cert_hash, bool required, struct str token)
 {
     struct kerberos_options options = { .keytab = keytab, .server = server, .cert_hash = cert_hash,
+                                        .exporter = cert_hash.n ? STR("exported") : STR_NONE,
                                         .binding_required = required };
     char rcache[512];
     snprintf(rcache, sizeof rcache, "file2:%s", lab_path("rcache"));
@@ -155,9 +156,22 @@ static void what_cannot_be_read_is_not_for_us(void **state)
     buf_done(&token);
 }
 
+/* Both kinds, and a token that was taken by the second look is as used up as any other. */
 static void bindings(void **state)
 {
     struct buf token, data;
+    for (int spnego = 0; spnego < 2; spnego++) {
+        buf_init(&data, 256);
+        krb_binding_build(KRB_BINDING_EXPORTER, STR("exported"), &data);
+        get_token("SMTPSVC/mail.corp.test", spnego, buf_str(&data), &token);
+        assert_null(verdict(&mail, STR("hash"), true, buf_str(&token)));
+        assert_string_equal(verdict(&mail, STR("hash"), true, buf_str(&token)), "replay");
+        buf_done(&token);
+        get_token("HTTP/mail.corp.test", spnego, buf_str(&data), &token);
+        assert_string_equal(verdict(&mail, STR("hash"), true, buf_str(&token)), "service-not-allowed");
+        buf_done(&token);
+        buf_done(&data);
+    }
     buf_init(&data, 256);
     krb_binding_build(KRB_BINDING_SERVER_END_POINT, STR("hash"), &data);
     get_token("SMTPSVC/mail.corp.test", false, buf_str(&data), &token);
