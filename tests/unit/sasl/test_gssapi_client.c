@@ -127,7 +127,7 @@ static void play(const struct row *row)
     int rc = sasl_client_new(sasl_mechanism_find(row->spnego ? STR("GSS-SPNEGO") : STR("GSSAPI")), &options, &client,
                              &err);
     if (row->new_error) {
-        assert_int_equal(rc, ERR_AUTH);
+        assert_true(rc == ERR_AUTH || rc == ERR_CONFIG);
         assert_non_null(strstr(err_text(&err), row->new_error));
         assert_null(client);
         return;
