@@ -29,7 +29,7 @@ struct auth {
     struct worker_pool *accept_pool;    /* Kerberos, inbound: files only */
     struct worker_pool *initiate_pool;  /* Kerberos, outbound: a silent KDC takes 27 s of a thread */
     struct worker_pool *winbind_pool, *directory_pool;
-    unsigned n_winbind_lost, n_directory_lost, n_initiate_lost; /* threads that nobody waits for any more */
+    unsigned n_winbind_lost, n_directory_lost; /* threads that nobody waits for any more */
     struct auth_keytabs *keytabs, *next_keytabs; /* of this snapshot; of one that is being handed over */
     struct identity_rules *rules;
     const struct conf *rules_conf;      /* the snapshot that the rules are of */

@@ -10,15 +10,23 @@
 #include "kerberos/context.h"
 #include "kerberos/seal.h"
 
-enum { IDLE_MAX = 64, RENEW_BEFORE_S = 120, INITIATE_ARENA_MAX = 16 * 1024 };
+enum {
+    IDLE_MAX = 64,
+    RENEW_BEFORE_S = 120,
+    INITIATE_ARENA_MAX = 16 * 1024,
+    REALM_THREADS = OUTBOUND_INITIATE_THREADS / 2,
+    WAITING_MAX = 200,
+};
 
 struct login_job {
     struct worker_job job;
+    struct login_job *next;    /* in one of the two lists below, when it is to begin */
     struct auth *auth;
     struct login *login;       /* NULL: nobody waits any more; the loop's */
     atomic_bool dropped;
-    bool begin, silent;
+    bool begin, silent, waiting;
     const struct sasl_mechanism *mechanism;
+    const struct conf_domain *block; /* of the snapshot that `kerberos` keeps; only while it is to begin */
     struct sasl_client_options options;
     struct sasl_client *client;
     struct initiate *kerberos;
@@ -300,6 +308,80 @@ static void free_job(struct login_job *job)
     free(job);
 }
 
+/* ---- whose turn it is ----
+ *
+ * A KDC that is silent keeps a thread for 27 s: one realm gets half of the threads at most, and what comes beyond waits
+ * here, in order. While all of its threads are lost, its logins are refused at once. */
+
+static struct {
+    struct login_job *running, *waiting;
+    unsigned n_waiting;
+} queue; /* the loop's */
+
+static struct str realm_of(const struct conf_domain *block)
+{
+    struct str realm = str_of(block->principal), name;
+    return str_cut(&realm, '@', &name) ? realm : STR_NONE;
+}
+
+static unsigned count_running(struct str realm, bool only_silent)
+{
+    unsigned n = 0;
+    for (const struct login_job *job = queue.running; job; job = job->next)
+        n += (job->silent || !only_silent) && str_eq(realm_of(job->block), realm);
+    return n;
+}
+
+static void leave(struct login_job **list, const struct login_job *job)
+{
+    while (*list && *list != job)
+        list = &(*list)->next;
+    if (*list)
+        *list = job->next;
+}
+
+static int run(struct login_job *job)
+{
+    int rc = worker_submit(job->auth->initiate_pool, &job->job);
+    if (rc < 0)
+        return rc;
+    job->next = queue.running;
+    queue.running = job;
+    return 0;
+}
+
+static int run_or_wait(struct login_job *job)
+{
+    if (count_running(realm_of(job->block), false) < REALM_THREADS)
+        return run(job);
+    if (queue.n_waiting == WAITING_MAX)
+        return ERR_BUSY;
+    struct login_job **end = &queue.waiting;
+    while (*end)
+        end = &(*end)->next;
+    *end = job;
+    job->waiting = true;
+    queue.n_waiting++;
+    return 0;
+}
+
+static void run_those_who_wait(void)
+{
+    for (struct login_job *job = queue.waiting, *next; job; job = next) {
+        next = job->next;
+        if (count_running(realm_of(job->block), false) == REALM_THREADS)
+            continue;
+        leave(&queue.waiting, job);
+        if (run(job) < 0) { /* the pool is full with other realms: until one of them is done */
+            job->next = queue.waiting;
+            queue.waiting = job;
+            return;
+        }
+        job->waiting = false;
+        queue.n_waiting--;
+    }
+}
+
 static void note_failure(struct login *login, const struct login_job *job)
 {
     const struct initiate *x = job->kerberos;
@@ -340,8 +422,8 @@ static void done(struct worker_job *worker_job)
 {
     struct login_job *job = (struct login_job *)worker_job;
     struct login *login = job->login;
-    if (job->silent)
-        job->auth->n_initiate_lost--;
+    if (job->begin)
+        leave(&queue.running, job);
     if (login) {
         login->job = NULL;
         if (job->begin)
@@ -349,6 +431,14 @@ static void done(struct worker_job *worker_job)
         else
             stepped(login, job);
     }
+    free_job(job);
+    run_those_who_wait();
+}
+
+static void drop_waiting(struct login_job *job)
+{
+    leave(&queue.waiting, job);
+    queue.n_waiting--;
     free_job(job);
 }
 
@@ -358,8 +448,9 @@ static void on_silent(void *arg)
     struct login_job *job = arg;
     struct login *login = job->login;
     job->silent = true;
-    job->auth->n_initiate_lost++;
     job->login = NULL;
+    if (job->waiting)
+        drop_waiting(job);
     if (!login)
         return;
     login->job = NULL;
@@ -379,22 +470,17 @@ static struct login_job *new_job(struct login *login, bool begin)
     atomic_init(&job->dropped, false);
     job->begin = begin;
     job->mechanism = login->mechanism;
+    job->block = login->block;
     job->login = login;
     buf_init(&job->challenge, CHANNEL_BODY_MAX);
     job->deadline_mono_ms = now_mono_ms() + AUTH_DEADLINE_MS;
     return job;
 }
 
-/* Some threads are left for other realms: one that is silent must not take all. */
-static bool too_many_lost(const struct auth *auth)
-{
-    return auth->n_initiate_lost >= OUTBOUND_INITIATE_THREADS - 2;
-}
-
 void initiate_begin(struct login *login)
 {
     struct auth *auth = login->outbound->auth;
-    if (too_many_lost(auth)) {
+    if (count_running(realm_of(login->block), true) == REALM_THREADS) {
         refuse_login(login, "kdc-silent", "too many logins wait for a KDC that does not answer");
         return;
     }
@@ -413,7 +499,7 @@ void initiate_begin(struct login *login)
         .seal = login->block->seal && !(login->start.flags & IPC_AUTH_FLAG_TLS),
     };
     login->job = job;
-    if (worker_submit(auth->initiate_pool, &job->job) < 0) {
+    if (run_or_wait(job) < 0) {
         login->job = NULL;
         free_job(job);
         refuse_login(login, "kdc-silent", "too many logins wait for a ticket");
@@ -448,7 +534,11 @@ void initiate_drop(struct login *login)
 {
     if (!login->job)
         return;
-    atomic_store(&login->job->dropped, true);
-    login->job->login = NULL;
+    struct login_job *job = login->job;
     login->job = NULL;
+    job->login = NULL;
+    if (job->waiting)
+        drop_waiting(job);
+    else
+        atomic_store(&job->dropped, true);
 }

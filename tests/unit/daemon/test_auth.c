@@ -5,9 +5,11 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -615,6 +617,82 @@ static void outbound_scram_wants_proof_of_the_server(void **state)
     channel_send(t.channel, IPC_LOGIN_CANCEL, 11, STR_NONE);
 }
 
+/* ---- a KDC that says nothing ---- */
+
+static struct {
+    int udp, tcp;
+    char config[100], text[600];
+    struct conf_domain domain[2];
+} kdc;
+
+/* SILENT.TEST's KDC is a socket that nobody reads; OTHER.TEST's is not there. */
+static int delivery_with_silent_kdc(void **state)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t n = sizeof address;
+    prepare(false);
+    kdc.tcp = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(kdc.tcp, (struct sockaddr *)&address, n), 0);
+    assert_int_equal(listen(kdc.tcp, 100), 0);
+    assert_int_equal(getsockname(kdc.tcp, (struct sockaddr *)&address, &n), 0);
+    kdc.udp = socket(AF_INET, SOCK_DGRAM, 0);
+    assert_int_equal(bind(kdc.udp, (struct sockaddr *)&address, n), 0);
+    snprintf(kdc.text, sizeof kdc.text, "[libdefaults]\ndns_lookup_kdc = false\n[realms]\nSILENT.TEST = {\nkdc = 127.0.0.1:%u\n}\n"
+             "OTHER.TEST = {\nkdc = 127.0.0.1:1\n}\n", ntohs(address.sin_port));
+    snprintf(kdc.config, sizeof kdc.config, "%s/krb5.conf", t.folder);
+    int fd = open(kdc.config, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(write(fd, kdc.text, strlen(kdc.text)), strlen(kdc.text));
+    close(fd);
+    kdc.domain[0] = (struct conf_domain){ .name = "auto.example", .auth = "GSSAPI", .principal = "alice@SILENT.TEST" };
+    kdc.domain[1] = (struct conf_domain){ .name = "partner.example", .auth = "GSSAPI", .principal = "bob@OTHER.TEST" };
+    t.snapshot.conf.krb5_config = kdc.config;
+    t.snapshot.conf.domain = kdc.domain;
+    t.snapshot.conf.n_domains = 2;
+    open_role(ROLE_DELIVERY);
+    return 0;
+}
+
+static void close_kdc(void)
+{
+    close(kdc.udp);
+    close(kdc.tcp);
+    unlink(kdc.config);
+}
+
+static void put_login(uint32_t id, const char *domain)
+{
+    struct ipc_login_start m = { .domain = str_of(domain), .host = STR("smtp.partner.example"), .offered = STR("GSSAPI") };
+    struct buf b;
+    buf_init(&b, CHANNEL_BODY_MAX);
+    ipc_put_login_start(&b, &m);
+    assert_int_equal(channel_send(t.channel, IPC_LOGIN_START, id, buf_str(&b)), 0);
+    buf_done(&b);
+}
+
+/* More logins than there are threads ask it: another realm's login is decided all the same, and before theirs. */
+static void a_silent_kdc_takes_half_of_the_threads(void **state)
+{
+    enum { SILENT = 20, OTHER = 100 };
+    struct auth *auth = t.ctx.state;
+    for (uint32_t id = 1; id <= SILENT; id++)
+        put_login(id, "auto.example");
+    put_login(OTHER, "partner.example");
+    wait_for(1);
+    assert_int_equal(t.id, OTHER);
+    assert_int_equal(t.type, IPC_LOGIN_FAILED);
+    assert_int_equal(auth->n_sessions, SILENT);
+    /* Who waits and who runs can be dropped, and the turn goes on. */
+    for (uint32_t id = 1; id <= SILENT; id += 2)
+        channel_send(t.channel, IPC_LOGIN_CANCEL, id, STR_NONE);
+    put_login(OTHER, "partner.example");
+    wait_for(2);
+    assert_int_equal(t.id, OTHER);
+    assert_int_equal(auth->n_sessions, SILENT / 2);
+    close_kdc();
+    wait_for(2 + SILENT / 2); /* each of them is told */
+    assert_int_equal(auth->n_sessions, 0);
+}
+
 #define WITH(test, setup) cmocka_unit_test_setup_teardown(test, setup, tear_down)
 
 int main(void)
@@ -641,6 +719,7 @@ int main(void)
         WITH(outbound_says_why_not, delivery),
         WITH(outbound_auto_takes_the_strongest, delivery),
         WITH(outbound_scram_wants_proof_of_the_server, delivery),
+        WITH(a_silent_kdc_takes_half_of_the_threads, delivery_with_silent_kdc), /* the last: krb5.conf stays set */
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
