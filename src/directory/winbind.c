@@ -31,7 +31,8 @@ void winbind_free(struct winbind **winbind)
 
 static void copy_text(const char *from, char *to, size_t bytes)
 {
-    size_t n = from ? strnlen(from, bytes - 1) : 0;
+    size_t n = from ? strlen(from) : 0;
+    n = n < bytes ? n : bytes - 1;
     if (n)
         memcpy(to, from, n);
     to[n] = 0;

@@ -9,6 +9,7 @@ struct krb_initiator {
     krb5_context krb5;
     krb5_ccache ccache; /* MEMORY:, named by the library, ours alone */
     gss_cred_id_t credential;
+    gss_cred_id_t unprotected; /* the same, for contexts that protect no messages */
     char *principal;
     int64_t end_s; /* of the ticket-granting ticket, since 1970 */
 };
@@ -77,7 +78,8 @@ static krb5_error_code keep(struct krb_initiator *initiator, krb5_creds *creds)
     return code;
 }
 
-/* The credential that GSS-API takes, over the cache just filled. */
+/* The credentials that GSS-API takes, over the cache just filled. Two, because krb5 sets the flags for integrity and
+ * confidentiality whatever is asked for, and only an option of the credential keeps it from that. */
 static int make_credential(struct krb_initiator *initiator, struct krb_failure *ret_failure)
 {
     char *name = NULL;
@@ -88,7 +90,13 @@ static int make_credential(struct krb_initiator *initiator, struct krb_failure *
     }
     gss_key_value_element_desc element = { "ccache", name };
     gss_key_value_set_desc store = { 1, &element };
+    gss_buffer_desc nothing = GSS_C_EMPTY_BUFFER;
     OM_uint32 minor, major = krb_credential(GSS_C_INITIATE, &store, &initiator->credential, &minor);
+    if (!GSS_ERROR(major))
+        major = krb_credential(GSS_C_INITIATE, &store, &initiator->unprotected, &minor);
+    if (!GSS_ERROR(major))
+        major = gss_set_cred_option(&minor, &initiator->unprotected, (gss_OID)(uintptr_t)GSS_KRB5_CRED_NO_CI_FLAGS_X,
+                                    &nothing);
     krb5_free_string(initiator->krb5, name);
     if (!GSS_ERROR(major))
         return 0;
@@ -143,6 +151,7 @@ void krb_initiator_free(struct krb_initiator **initiator)
     if (!initiator || !*initiator)
         return;
     gss_release_cred(&ignored, &(*initiator)->credential);
+    gss_release_cred(&ignored, &(*initiator)->unprotected);
     if ((*initiator)->ccache)
         krb5_cc_destroy((*initiator)->krb5, (*initiator)->ccache);
     krb5_free_context((*initiator)->krb5);
@@ -201,7 +210,9 @@ int krb_initiate_new(struct krb_initiator *initiator, const struct krb_initiate_
                      struct krb_context **ret_context, struct krb_failure *ret_failure)
 {
     OM_uint32 minor;
-    struct krb_context *context = krb_context_new(KRB_INITIATOR, initiator->credential, options->bindings);
+    bool protects = options->flags & (KRB_INTEGRITY | KRB_CONFIDENTIALITY);
+    struct krb_context *context = krb_context_new(
+        KRB_INITIATOR, protects ? initiator->credential : initiator->unprotected, options->bindings);
     *ret_context = NULL;
     if (!context) {
         krb_failure_set(ret_failure, KRB_CAUSE_INTERNAL, "out of memory");

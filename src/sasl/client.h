@@ -46,7 +46,8 @@ int sasl_client_new(const struct sasl_mechanism *mechanism, const struct sasl_cl
 void sasl_client_free(struct sasl_client **client);
 /* False: the server speaks first. The view lives until the next call. */
 bool sasl_client_first(struct sasl_client *client, struct str *ret_response);
-/* 0 and the response (it may be empty), or ERR_AUTH with what is wrong: then cancel with "*". */
+/* 0 and the response (it may be empty), or ERR_AUTH with what is wrong (ERR_CONFIG: `seal` cannot be had from this
+ * server): then cancel with "*". */
 int sasl_client_step(struct sasl_client *client, struct str challenge, struct str *ret_response, struct err *err);
 bool sasl_client_complete(const struct sasl_client *client);
 /* What starts after the server's reply 235; only when complete. */

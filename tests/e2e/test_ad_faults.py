@@ -3,6 +3,7 @@ reply, which is 454 where waiting or an administrator helps and 535 where the cl
 import base64
 import shutil
 import subprocess
+import threading
 
 import pytest
 
@@ -366,7 +367,7 @@ def with_password(ad, principal, password, name="peer.corp.test", files=(), **kw
 
 def test_target_without_spn(ad):
     with with_keytab(ad) as o:
-        o.told("spn-unknown", "SMTPSVC/nospn.corp.test", "smtp/nospn.corp.test")
+        o.told("spn-unknown", "nospn.corp.test", "setspn")
 
 
 @pytest.mark.root
@@ -374,7 +375,7 @@ def test_target_spn_on_two_accounts(ad):
     for account in ("bob", "dave"):
         subprocess.run([SCRIPT, "duplicate", account, "SMTPSVC/twice.corp.test"], check=True)
     with with_keytab(ad, "twice.corp.test") as o:
-        o.told("spn-unknown", "SMTPSVC/twice.corp.test")
+        o.told("spn-unknown", "twice.corp.test", "setspn -Q")
 
 
 @pytest.mark.parametrize("name", ["localhost", "mail.elsewhere.test"])
@@ -396,23 +397,18 @@ def test_own_account(ad, user, password, cause):
         o.told(cause, user)
 
 
-def test_own_keytab_old(ad):
+def test_own_keytab_old(ad, tmp_path):
     """The key of an account whose password was changed."""
-    with Outbound(ad, None, "peer.corp.test", principal="mail$@CORP.TEST", keytab="{dir}/mail.keytab") as o:
-        ad.keytab(o.p.dir / "mail.keytab", ("mail$", 1, AES256, "Mail-pass0", "mail$"))
+    old = ad.keytab(tmp_path / "old", ("mail$", 1, AES256, "Mail-pass0", "mail$")).read_bytes()
+    with Outbound(ad, None, "peer.corp.test", principal="mail$@CORP.TEST", keytab="{dir}/mail.keytab",
+                  files=[("mail.keytab", old)]) as o:
         o.told("preauth-failed", "mail$")
 
 
-@pytest.mark.parametrize("content, cause", [(None, "keytab-missing"), (b"\x05\x02", "keytab-empty"),
-                                            (b"not a keytab", "keytab-unreadable")])
+@pytest.mark.parametrize("content, cause", [(b"\x05\x02", "keytab-empty"), (b"not a keytab", "keytab-unreadable")])
 def test_own_keytab_unusable(ad, content, cause):
-    files = [("mail.keytab", (LAB / "mail.keytab").read_bytes())]
-    with Outbound(ad, None, "peer.corp.test", principal="mail$@CORP.TEST", keytab="{dir}/mail.keytab", files=files) as o:
-        path = o.p.dir / "mail.keytab"
-        path.unlink()
-        if content:
-            path.write_bytes(content)
-            path.chmod(0o600)
+    with Outbound(ad, None, "peer.corp.test", principal="mail$@CORP.TEST", keytab="{dir}/mail.keytab",
+                  files=[("mail.keytab", content)]) as o:
         o.told(cause, "mail.keytab")
 
 
@@ -470,3 +466,96 @@ def test_optional_login_is_logged(ad):
         assert o.sink.get().user is None
         line = o.p.log.wait(r"event=delivery\.login\.failed ")
         assert " cause=spn-unknown " in line, line
+
+
+# --- what stands behind the daemon is gone, or says nothing (faults that no table of Kerberos has)
+
+def behind(text, address, keytab="mail.keytab", wrapper=(), **kw):
+    """A daemon of the server mail.corp.test with the rest of its configuration in `text`."""
+    p = Postern(f'krb5_config = "{LAB}/krb5.conf"\nauth_failure_limit = 0\n' + text + server(
+        "mail.corp.test", listen=["{address}:2525"], keytab="{dir}/mail.keytab", accept="auth",
+        mechanisms=["GSSAPI", "NTLM", "SCRAM-SHA-256"], aliases=["mail"]) + domain("corp.test", deliver="discard"),
+        start=False, address=address, wrapper=wrapper, **kw)
+    (p.dir / "mail.keytab").write_bytes((LAB / keytab).read_bytes())
+    (p.dir / "mail.keytab").chmod(0o600)
+    return p
+
+
+def directory(server_url):
+    return f'''directory "CORP.TEST" {{
+    servers = {{"{server_url}"}}
+    bind = "gssapi"
+    principal = "mail$@CORP.TEST"
+    keytab = "{{dir}}/mail.keytab"
+    netbios = "CORP"
+}}
+identity "the directory knows" {{ realm = "CORP.TEST" attribute = {{"mail"}} }}
+'''
+
+
+def started(p):
+    p.cli("setup")
+    p.start()
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["down", "silent"])
+def test_directory(ad, silent):
+    """Who somebody is cannot be said for the moment: 454, and the client comes again."""
+    port = SilentPort("127.0.0.10")
+    if not silent:
+        port.close()
+    with behind(directory(f"ldap://dc1.corp.test:{port.port}"), "127.0.0.62") as p:
+        started(p)
+        with Wire((p.address, 2525)) as wire:
+            wire.ehlo()
+            assert login(wire, Context(ad.kinit("alice"), "SMTPSVC/mail.corp.test")).code == ADMIN
+        explained(p, 0, "directory-down", "alice")
+    port.close()
+
+
+HIDE = "mount -t tmpfs tmpfs /run/samba/winbindd && "
+
+
+@pytest.mark.root
+def test_winbind_down(ad):
+    wrapper = ["unshare", "-m", "--propagation", "private", "sh", "-c", HIDE + '"$@"; exit $?', "sh"]
+    with behind(directory("ldap://dc1.corp.test"), "127.0.0.63", wrapper=wrapper) as p:
+        started(p)
+        ask = clients.samba_ntlm("alice", "CORP", USERS["alice"])
+        assert clients.ntlm(p.address, ask, fresh_source()).code == ADMIN
+        explained(p, 0, "winbind-down", "alice")
+
+
+@pytest.mark.root
+def test_winbind_silent(ad, tmp_path):
+    """It takes connections and does not answer: NTLM gets 454 after its deadline, and Kerberos notices nothing."""
+    pipe, over = "/run/samba/winbindd/pipe", tmp_path / "over"
+    code = f"import os, socket, time; s = socket.socket(socket.AF_UNIX); s.bind('{pipe}'); os.chmod('{pipe}', 0o777); " \
+        f"s.listen(64); n = [time.sleep(0.1) for _ in iter(lambda: os.path.exists('{over}'), True)]"
+    script = HIDE + f'chmod 755 /run/samba/winbindd; (/usr/bin/python3 -c "{code}" &); ' \
+        f'while [ ! -S {pipe} ]; do sleep 0.05; done; "$@"; status=$?; touch {over}; exit $status'
+    wrapper = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh"]
+    with behind("", "127.0.0.64", wrapper=wrapper) as p:
+        started(p)
+        replies = []
+        waiting = threading.Thread(target=lambda: replies.append(clients.ntlm(
+            p.address, clients.samba_ntlm("alice", "CORP", USERS["alice"]), fresh_source())))
+        waiting.start()
+        with Wire((p.address, 2525)) as wire:
+            wire.ehlo()
+            assert login(wire, Context(ad.kinit("alice"), "SMTPSVC/mail.corp.test")).code == 235
+        assert waiting.is_alive()
+        waiting.join(60)
+        assert replies[0].code == ADMIN
+        explained(p, 0, "winbind-silent", "alice")
+
+
+def test_peer_with_a_wrong_keytab(ad, tmp_path):
+    """The next hop cannot let anybody in for a reason of its own: its whole reply stands in our log."""
+    with behind("", "127.0.0.65") as peer:
+        ad.keytab(peer.dir / "mail.keytab", ("SMTPSVC/mail.corp.test", 2, AES256, "not-it", "mail$"))
+        started(peer)
+        with Outbound(ad, "[127.0.0.65]:2525", None, principal=f"alice@{REALM}", password_file="{dir}/password",
+                      files=[("password", USERS["alice"] + "\n")]) as o:
+            o.told("peer-temporary", "454 4.7.0", "AUTH GSSAPI")
+        explained(peer, 0, "wrong-key", "SMTPSVC/mail.corp.test")

@@ -335,6 +335,8 @@ static void refuse_identity(struct session *session, const struct identity_resul
     struct login_facts facts;
     struct login_words words;
     base_facts(session, result && result->cause ? result->cause : "directory-down", str_of(session->user), &facts);
+    if (result && result->n_steps > 0)
+        facts.detail = str_of(result->step[result->n_steps - 1].outcome);
     login_explain(&facts, &words);
     struct decision d = {
         .result = temporary ? IPC_AUTH_TEMPORARY : IPC_AUTH_REJECTED, .code = temporary ? 454 : 535,
@@ -374,9 +376,10 @@ static void on_identified(void *arg, const struct identity_result *result)
         decide_failed(session, &failed, NULL);
         return;
     }
+    bool nobody = !result->mailbox && !result->peers && session->conf->n_identities > 0;
     struct decision d = {
         .result = IPC_AUTH_ACCEPTED, .code = 235, .enhanced = "2.7.0", .text = "Authentication successful",
-        .cause = "none", .rights = result->rights, .user = str_of(session->user),
+        .cause = nobody ? "no-mailbox" : "none", .rights = result->rights, .user = str_of(session->user),
         .mailbox = result->mailbox ? str_of(result->mailbox) : STR_NONE, .senders = buf_str(&senders),
     };
     decide(session, &d, 0);

@@ -164,6 +164,17 @@ static void note_reason(struct login *login, const char *mechanism, const char *
         login->cause = cause;
 }
 
+/* Where the block leaves the choice open, what is neither offered nor ours to give explains nothing. */
+static bool is_worth_telling(const struct login *login, const struct sasl_mechanism *mechanism)
+{
+    bool exps;
+    struct str auth = str_of(login->block->auth);
+    if (!str_eq_nocase(auth, STR("AUTO")) && !str_eq_nocase(auth, STR("X-EXPS")))
+        return true;
+    return verb_for(login, str_of(mechanism->name), &exps) ||
+           (is_kerberos(mechanism) ? has_kerberos(login) : has_password(login));
+}
+
 /* The next mechanism that the block names, strongest first. NULL: none is left. */
 static const struct sasl_mechanism *next_candidate(struct login *login)
 {
@@ -176,7 +187,8 @@ static const struct sasl_mechanism *next_candidate(struct login *login)
         reason = why_not(login, mechanism, &cause);
         if (!reason)
             return mechanism;
-        note_reason(login, mechanism->name, reason, cause);
+        if (is_worth_telling(login, mechanism))
+            note_reason(login, mechanism->name, reason, cause);
     }
     return NULL;
 }
@@ -305,9 +317,9 @@ void outbound_started(struct login *login)
 void outbound_step_taken(struct login *login, int rc, struct str response, const struct err *err)
 {
     if (rc < 0) {
-        const char *cause = login->kerberos && login->kerberos->failure.cause != KRB_CAUSE_NONE
-                                ? krb_cause_word(login->kerberos->failure.cause)
-                                : "peer-unproven";
+        const char *cause = rc == ERR_CONFIG ? "seal-impossible" : "peer-unproven";
+        if (login->kerberos && login->kerberos->failure.cause != KRB_CAUSE_NONE)
+            cause = krb_cause_word(login->kerberos->failure.cause);
         refuse_login(login, cause, err_text(err));
         return;
     }
