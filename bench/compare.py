@@ -1,6 +1,7 @@
 """bench/run [--json]: the same load against Postern and Debian's Postfix, in turns, on this machine.
 
 Called by `make bench`. Takes about 5 minutes; BENCH_QUICK=1 about one.
+  BENCH_PART=both|mail|logins    what (default both)
   BENCH_DISK=both|here|journal   which disks (default both; quick: here)
   BENCH_SERVERS=postern          only these of postfix,postern
   BENCH_ROUNDS=N                 how often (default 3; quick: 1)
@@ -19,6 +20,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 sys.dont_write_bytecode = True
 
+import logins  # noqa: E402
 import machine  # noqa: E402
 import measures  # noqa: E402
 import rows  # noqa: E402
@@ -29,6 +31,8 @@ QUICK = bool(os.environ.get("BENCH_QUICK"))
 FULL = bool(os.environ.get("BENCH_FULL"))
 PORT = int(os.environ.get("BENCH_PORT", "2600"))
 SECONDS = 1 if QUICK else 2
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "1" if QUICK else "3"))
+PART = os.environ.get("BENCH_PART", "both")
 # Postfix has a process for each connection, at most 100 by default: what one costs shows with 90 as well.
 POSTERN_IDLE, POSTFIX_IDLE = 5000, 5000 if FULL else 90
 
@@ -77,7 +81,7 @@ def run_disk(disk, classes, certificate, sink, results, first_disk):
             server = cls(disk.folder, PORT + i, PORT + 9, certificate, namespace)
             running.append(server)
             server.start()
-        for round_number in range(int(os.environ.get("BENCH_ROUNDS", "1" if QUICK else "3"))):
+        for round_number in range(ROUNDS):
             for key, measure in measures.all_measures(bench, disk_only=not first_disk):
                 if key.startswith("idle") and round_number > 0:
                     continue  # it does not vary
@@ -111,9 +115,13 @@ def main():
         classes, why_alone = peers(root)
         servers.Postern.build = BUILD
         servers.make_certificate(f"{root}/tls")
-        sink = measures.Sink(f"{BUILD}/postern", PORT + 9)
         if why_alone:
             say(f"bench: Postern alone: {why_alone}")
+        if PART != "mail":
+            logins.run(root, BUILD, servers.Postfix in classes, why_alone, PORT + 20, ROUNDS, SECONDS, as_json, say)
+        if PART == "logins":
+            return
+        sink = measures.Sink(f"{BUILD}/postern", PORT + 9)
         for i, make_disk in enumerate(chosen_disks()):
             disk = make_disk(root)
             try:

@@ -196,7 +196,9 @@ const struct conf_option conf_schema[] = {
       .form = form_tls_min, .help = "The oldest version of TLS that is spoken: 1.0, 1.1, 1.2 or 1.3." },
     { .where = CONF_SERVER, .name = "mechanisms", .type = CONF_STRINGS, .offset = SERVER(mechanisms), .upper = true,
       .fallback = "SCRAM-SHA-256 PLAIN LOGIN", .form = form_mechanism,
-      .help = "SASL mechanisms to offer, in this order.\nSCRAM-SHA-256 brings SCRAM-SHA-256-PLUS with it under TLS.\n"
+      .help = "SASL mechanisms to offer, in this order: GSSAPI, GSS-SPNEGO, SCRAM-SHA-256, NTLM, PLAIN, LOGIN.\n"
+              "SCRAM-SHA-256 brings SCRAM-SHA-256-PLUS with it under TLS.\n"
+              "NTLM inside GSSAPI or GSS-SPNEGO is taken only where NTLM is offered, too.\n"
               "PLAIN and LOGIN are offered under TLS only (see\n.Ic plaintext ) ." },
     { .where = CONF_SERVER, .name = "accept", .type = CONF_CHOICE, .offset = SERVER(accept), .fallback = "any",
       .choices = accept_names,
@@ -229,8 +231,8 @@ const struct conf_option conf_schema[] = {
     { .where = CONF_SERVER, .name = "spn", .type = CONF_STRINGS, .offset = SERVER(spn), .form = form_spn,
       .fallback_text = "the classes SMTPSVC and smtp with the server's name and each of its\n.Ic aliases",
       .example = "{\"SMTPSVC/mail.corp.test\", \"smtp/mail.corp.test\"}",
-      .help = "The services that a ticket may be for, as CLASS/NAME or CLASS/NAME@REALM; letters of either case before "
-              "the @.\nA ticket for another service of the same account is refused." },
+      .help = "The services that a ticket may be for, as CLASS/NAME or CLASS/NAME@REALM; letters of either case.\n"
+              "The realm is not compared.\nA ticket for another service of the same account is refused." },
     { .where = CONF_SERVER, .name = "exps", .type = CONF_BOOL, .offset = SERVER(exps), .fallback = "false",
       .help = "Offer X-EXPS, the verb that Exchange servers log in with." },
     { .where = CONF_SERVER, .name = "login_line", .type = CONF_BOOL, .offset = SERVER(login_line), .fallback = "false",

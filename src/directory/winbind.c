@@ -7,6 +7,8 @@
 
 #include "base/secret.h"
 
+static const uint32_t NO_SUCH_USER = 0xc0000064; /* NT_STATUS_NO_SUCH_USER, MS-ERREF section 2.3 */
+
 struct winbind {
     struct wbcContext *context;
 };
@@ -31,7 +33,8 @@ void winbind_free(struct winbind **winbind)
 
 static void copy_text(const char *from, char *to, size_t bytes)
 {
-    size_t n = from ? strnlen(from, bytes - 1) : 0;
+    size_t n = from ? strlen(from) : 0;
+    n = n < bytes ? n : bytes - 1;
     if (n)
         memcpy(to, from, n);
     to[n] = 0;
@@ -42,8 +45,8 @@ static enum winbind_result why_unavailable(struct winbind_answer *a)
 {
     bool there = access(WINBIND_PIPE_FOLDER "/pipe", F_OK) == 0;
     bool may = access(WINBIND_PRIVILEGED_FOLDER, X_OK) == 0;
-    copy_text(there ? "winbindd is there, and its privileged pipe is not ours to use" : "no winbindd is running", a->detail,
-              sizeof a->detail);
+    snprintf(a->detail, sizeof a->detail, "%s",
+             there ? "winbindd is there, and its privileged pipe is not ours to use" : "no winbindd is running");
     return there && !may ? WINBIND_NO_PERMISSION : WINBIND_DOWN;
 }
 
@@ -56,8 +59,15 @@ static enum winbind_result take_refusal(const struct wbcAuthErrorInfo *error, st
     return WINBIND_REFUSED;
 }
 
+/* A domain whose guest account is enabled lets everybody in as guest, with any password. */
 static enum winbind_result take_user(const struct wbcAuthUserInfo *info, struct winbind_answer *a)
 {
+    if (info->user_flags & WBC_AUTH_USER_INFO_GUEST) {
+        a->nt_status = NO_SUCH_USER;
+        a->authoritative = true;
+        snprintf(a->detail, sizeof a->detail, "NT_STATUS_NO_SUCH_USER (0x%08x): only as its guest", a->nt_status);
+        return WINBIND_REFUSED;
+    }
     copy_text(info->account_name, a->user, sizeof a->user);
     copy_text(info->domain_name, a->domain, sizeof a->domain);
     memcpy(a->session_base_key, info->user_session_key, sizeof a->session_base_key);

@@ -345,9 +345,10 @@ static const struct catalog_entry ntlm_rows[] = {
 };
 
 static const struct catalog_entry identity_rows[] = {
-    { .number = 2301, .section = CATALOG_IDENTITY, .level = CATALOG_NOTICE, .name = REJECT "no-mailbox",
-      .reply = "535 5.7.8",
-      .happened = "the login is right, but no identity rule makes a mailbox of that name",
+    { .number = 2301, .section = CATALOG_IDENTITY, .level = CATALOG_NOTICE, .name = ACCEPT "no-mailbox",
+      .reply = "235 2.7.0",
+      .happened = "the login is right and was accepted, but no identity rule makes a mailbox of that "
+                  "name: where `send_as` is \"own\" it may send as nobody",
       .why = "{the-user} is proven by {mechanism}, but no identity rule makes a mailbox of that name",
       .causes = { "no `identity` block for that realm or domain", "the directory has no mail address for the account",
                   "the account is in no table" },

@@ -16,7 +16,7 @@ enum {
     FLAG_ACCEPTOR_SUBKEY = 4,
     USAGE_ACCEPTOR_SEAL = 22, /* RFC 4121 section 2. Of all wrap tokens: the SIGN usages are for MIC tokens alone */
     USAGE_INITIATOR_SEAL = 24,
-    FIRST_AHEAD_MAX = 16,
+    FIRST_AHEAD_MAX = 2, /* RFC 4752's offer or choice, and SPNEGO's mechListMIC */
     KEY_MAX_BYTES = 64,
 };
 

@@ -6,8 +6,9 @@
  *
  * Only contexts with the tokens of RFC 4121 (AES and later) can be exported: krb_seal_export() fails with ERR_AUTH for
  * RC4 and DES, and no layer is offered then. Tokens must arrive in order and without gaps, as a stream brings them; a
- * token that is damaged, repeated or missing ends the stream. The first token may be up to 16 ahead, because an
- * exported context does not tell how many tokens the exchange itself took.
+ * token that is damaged, repeated or missing ends the stream. The first token may be up to two ahead, because an exported
+ * context does not tell how many tokens the exchange itself took: so somebody on the way who cuts off the very first one
+ * is not noticed by this.
  *
  * The state holds a session key: wipe what held it. One seal belongs to one thread at a time. */
 #pragma once

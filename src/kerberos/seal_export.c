@@ -2,6 +2,7 @@
 #include <gssapi/gssapi.h>
 #include <gssapi/gssapi_krb5.h>
 
+#include "base/secret.h"
 #include "base/wire.h"
 #include "kerberos/seal.h"
 #include "kerberos/seal_state.h"
@@ -58,6 +59,8 @@ bool krb_seal_possible(void *gss_context)
         const unsigned char *oid = set->elements[1].value;
         possible = krb_seal_knows(oid[set->elements[1].length - 1]);
     }
+    for (size_t i = 0; i < set->count; i++)
+        secret_wipe(set->elements[i].value, set->elements[i].length);
     gss_release_buffer_set(&minor, &set);
     return possible;
 }

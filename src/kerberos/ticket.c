@@ -235,11 +235,14 @@ bool krb_ticket_read(struct str token, struct krb_ticket *ret_ticket)
     return false;
 }
 
-bool krb_service_allowed(struct str service, const char *const *allowed, size_t n)
+bool krb_service_allowed(struct str service, struct str realm, const char *const *allowed, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        if (service.n > 0 && str_eq_nocase(service, str_of(allowed[i])))
+    for (size_t i = 0; i < n; i++) {
+        struct str wanted_realm = str_of(allowed[i]), wanted;
+        bool any_realm = !str_cut(&wanted_realm, '@', &wanted);
+        if (service.n > 0 && str_eq_nocase(service, wanted) && (any_realm || str_eq(realm, wanted_realm)))
             return true;
+    }
     return false;
 }
 

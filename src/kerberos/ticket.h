@@ -35,9 +35,10 @@ bool krb_ticket_read(struct str token, struct krb_ticket *ret_ticket);
 /* Whether the token begins with SPNEGO's framing (RFC 4178 section 4.2, RFC 2743 section 3.1), whatever is in it. */
 bool krb_token_is_spnego(struct str token);
 
-/* Whether `service` ("SMTPSVC/mail.corp.test") is one of the `n` names allowed; letters of either case are the same, as
- * they are to a domain controller. An empty list allows nothing. */
-bool krb_service_allowed(struct str service, const char *const *allowed, size_t n);
+/* Whether `service` ("SMTPSVC/mail.corp.test") of `realm` is one of the `n` names allowed; letters of either case are the
+ * same in the service, as they are to a domain controller, and not in the realm. A name without a realm
+ * ("smtp/mail.corp.test", not "smtp/mail.corp.test@CORP.TEST") allows every one. An empty list allows nothing. */
+bool krb_service_allowed(struct str service, struct str realm, const char *const *allowed, size_t n);
 
 /* The text of a principal: parts joined with '/', "@realm" behind them unless the realm is empty. False when it does not
  * fit; `text` is then empty. */

@@ -16,12 +16,21 @@
 struct sasl_ntlm_setup;  /* sasl/ntlm.h */
 struct ntlm_seal;        /* sasl/ntlm_seal.h */
 
+/* What SCRAM derived from a password with one salt and one count of iterations (RFC 5802 section 3): a client that logs in
+ * again and again as the same user need not derive it again. Zeroed at first; wipe it at the end. */
+struct sasl_scram_memory {
+    unsigned char salt[SASL_SALT_MAX], salted_password[SASL_KEY_BYTES];
+    size_t salt_bytes;
+    uint64_t iterations;         /* 0: empty */
+};
+
 struct sasl_client_options {
     struct str user, authzid;    /* authzid: usually empty */
     struct str password;
     struct sasl_binding binding; /* of this connection; empty without TLS */
     bool server_offers_plus;     /* a -PLUS variant was in the server's list */
     struct str nonce;            /* sasl_nonce_text() of random octets, new for each exchange */
+    struct sasl_scram_memory *scram_memory; /* of this user and password, for one thread at a time; NULL: none */
     const struct sasl_gss *gss;  /* lives as long as the exchange; NULL: no Kerberos here */
     const struct sasl_ntlm_setup *ntlm; /* NULL: no NTLM here */
     bool seal;                   /* an encrypting layer is demanded; otherwise none is taken */
@@ -37,7 +46,8 @@ int sasl_client_new(const struct sasl_mechanism *mechanism, const struct sasl_cl
 void sasl_client_free(struct sasl_client **client);
 /* False: the server speaks first. The view lives until the next call. */
 bool sasl_client_first(struct sasl_client *client, struct str *ret_response);
-/* 0 and the response (it may be empty), or ERR_AUTH with what is wrong: then cancel with "*". */
+/* 0 and the response (it may be empty), or ERR_AUTH with what is wrong (ERR_CONFIG: `seal` cannot be had from this
+ * server): then cancel with "*". */
 int sasl_client_step(struct sasl_client *client, struct str challenge, struct str *ret_response, struct err *err);
 bool sasl_client_complete(const struct sasl_client *client);
 /* What starts after the server's reply 235; only when complete. */

@@ -36,7 +36,7 @@ static int context_complete(struct state *s, struct err *err)
     if (s->mutual && !(flags & SASL_GSS_MUTUAL))
         return err_set(err, ERR_AUTH, "the server has not proven who it is: mutual authentication was asked for");
     if (s->seal && !(flags & SASL_GSS_CONFIDENTIALITY))
-        return err_set(err, ERR_AUTH, "seal is demanded, but the security context cannot encrypt");
+        return err_set(err, ERR_CONFIG, "seal is demanded, but the security context cannot encrypt");
     if (!s->wrapper && s->seal)
         s->layer.kind = SASL_LAYER_GSS_CONFIDENTIALITY;
     s->wait = s->wrapper ? WAIT_OFFER : WAIT_SUCCESS;
@@ -108,12 +108,12 @@ static int choose(struct state *s, const struct gssapi_choice *offered, struct e
     unsigned choice = s->seal ? SASL_LAYER_BIT_CONFIDENTIALITY : SASL_LAYER_BIT_NONE;
     uint32_t max = s->seal ? SASL_LAYER_RECEIVE_MAX : 0;
     if (s->seal && !(layers & choice))
-        return err_set(err, ERR_AUTH, "seal is demanded, but the server offers no encrypting layer%s",
+        return err_set(err, ERR_CONFIG, "seal is demanded, but the server offers no encrypting layer%s",
                        layers & SASL_LAYER_BIT_INTEGRITY ? ", only integrity" : "");
     if (!(layers & choice))
         return err_set(err, ERR_AUTH, "the server demands a security layer, but the configuration does not (seal)");
     if (s->seal && (offered->max < SASL_LAYER_PEER_MIN || s->gss->plain_max(s->gss->context, true, offered->max) == 0))
-        return err_set(err, ERR_AUTH, "the server takes packets of %u octets only, too few to encrypt into",
+        return err_set(err, ERR_CONFIG, "the server takes packets of %u octets only, too few to encrypt into",
                        offered->max);
     struct buf plain;
     char octets[GSSAPI_CHOICE_BYTES];

@@ -164,7 +164,7 @@ static int check_challenge(struct ntlm_client *client, struct str token, struct 
                        " not sent");
     uint32_t needed = client->flags & NTLM_SEAL ? NTLM_SEAL | NTLM_ESS | NTLM_128 : 0;
     if ((challenge->flags & needed) != needed)
-        return err_set(err, ERR_AUTH, "the server does not grant NTLM sealing with 128 bits (its flags are 0x%08x)",
+        return err_set(err, ERR_CONFIG, "the server does not grant NTLM sealing with 128 bits (its flags are 0x%08x)",
                        (unsigned)challenge->flags);
     return 0;
 }

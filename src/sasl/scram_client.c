@@ -19,6 +19,7 @@ struct state {
     size_t header_n;    /* of it, the gs2 header */
     struct buf final;
     unsigned char expected[SASL_KEY_BYTES]; /* the server's signature */
+    struct sasl_scram_memory *memory;
 };
 
 static void done(void *state)
@@ -67,6 +68,7 @@ static int init(void *state, const struct sasl_mechanism *mechanism, const struc
         return err_set(err, ERR_SYNTAX, "the password is empty, too long or not acceptable to SASLprep (RFC 4013)");
     if (!scram_nonce_ok(options->nonce) || options->nonce.n > sizeof s->own_nonce)
         return err_set(err, ERR_SYNTAX, "the nonce for SCRAM is not usable");
+    s->memory = options->scram_memory;
     memcpy(s->own_nonce, options->nonce.p, options->nonce.n);
     s->own_nonce_n = options->nonce.n;
     int rc = add_header(s, (mechanism->flags & SASL_BINDING) != 0, options, err);
@@ -132,6 +134,25 @@ static bool add_final_bare(struct state *s, struct str nonce)
     return buf_add(&s->final, nonce) && ok;
 }
 
+static bool salt_password(struct state *s, const struct server_first *m, unsigned char ret_salted[SASL_KEY_BYTES])
+{
+    struct sasl_scram_memory *memory = m->salt.n <= SASL_SALT_MAX ? s->memory : NULL;
+    if (memory && memory->iterations == m->iterations &&
+        str_eq(str_slice(memory->salt, memory->salt_bytes), buf_str(&m->salt))) {
+        memcpy(ret_salted, memory->salted_password, SASL_KEY_BYTES);
+        return true;
+    }
+    if (!crypto_stretch(str_slice(s->password, s->password_n), buf_str(&m->salt), (uint32_t)m->iterations, ret_salted))
+        return false;
+    if (memory) {
+        memory->salt_bytes = m->salt.n;
+        memory->iterations = m->iterations;
+        memcpy(memory->salt, m->salt.p, m->salt.n);
+        memcpy(memory->salted_password, ret_salted, SASL_KEY_BYTES);
+    }
+    return true;
+}
+
 /* The proof, and the signature that the server will have to show. */
 static bool prove(struct state *s, const struct server_first *m, struct str auth_message,
                   unsigned char ret_proof[SASL_KEY_BYTES])
@@ -139,7 +160,7 @@ static bool prove(struct state *s, const struct server_first *m, struct str auth
     unsigned char salted[SASL_KEY_BYTES], client_key[SASL_KEY_BYTES], stored_key[SASL_KEY_BYTES];
     unsigned char server_key[SASL_KEY_BYTES];
     struct str key = str_slice(salted, sizeof salted);
-    bool ok = crypto_stretch(str_slice(s->password, s->password_n), buf_str(&m->salt), (uint32_t)m->iterations, salted) &&
+    bool ok = salt_password(s, m, salted) &&
               crypto_hmac(key, STR("Client Key"), client_key) &&
               crypto_hash(str_slice(client_key, sizeof client_key), stored_key) &&
               crypto_hmac(key, STR("Server Key"), server_key) &&

@@ -14,7 +14,7 @@ static void printable(const char *text, size_t bytes)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    static const char *const allowed[] = { "SMTPSVC/mail.corp.test" };
+    static const char *const allowed[] = { "SMTPSVC/mail.corp.test", "smtp/mail.corp.test@CORP.TEST" };
     char number[24];
     struct krb_ticket ticket;
     bool found = krb_ticket_read(str_slice(data, n), &ticket);
@@ -23,6 +23,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     printable(ticket.realm, sizeof ticket.realm);
     assert(found == (ticket.service[0] != 0));
     assert(krb_enctype_name(ticket.enctype, number, sizeof number)[0]);
-    krb_service_allowed(str_of(ticket.service), allowed, 1);
+    krb_service_allowed(str_of(ticket.service), str_of(ticket.realm), allowed, 2);
     return 0;
 }

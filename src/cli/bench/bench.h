@@ -6,6 +6,7 @@
  *   connection.c  one connection: octets between the socket (or TLS) and the client machine
  *   transport.c   its writing and reading
  *   login.c       its AUTH
+ *   kerberos.c    tickets and tokens for it
  *   content.c     the messages that are sent
  *   tally.c       what is counted, percentiles
  *   report.c      the figures as text or JSON
@@ -43,8 +44,8 @@ struct bench_options {
     socklen_t address_bytes;
     char *host;                       /* name or address, without port */
     uint64_t connections, per_connection, messages, recipients, size_bytes, errors_max;
-    uint64_t duration_ms, idle_ms, timeout_ms;
-    const char *sender, *recipient, *helo, *user, *mechanism, *password_file, *sink;
+    uint64_t duration_ms, idle_ms, timeout_ms, tokens;
+    const char *sender, *recipient, *helo, *user, *mechanism, *password_file, *keytab, *spn, *sink;
     struct secret *password;
     bool starttls, tls, no_pipelining, bdat, sessions, json;
 };
@@ -105,6 +106,7 @@ int bench_report_idle(const struct bench_options *o, const struct bench_tally *t
 
 /* ---- run.c ---- */
 struct bench_connection;
+struct bench_kerberos;
 struct bench_run {
     const struct bench_options *o;
     struct loop *loop;
@@ -112,12 +114,15 @@ struct bench_run {
     struct loop_timer *sweep, *end;
     struct loop_signal *interrupt, *terminate;
     struct tls_client_context *tls;
+    struct bench_kerberos *kerberos;  /* NULL: no login by Kerberos */
+    struct sasl_scram_memory scram;   /* as of a client that keeps what it has derived (RFC 5802 section 3) */
     struct bench_content content;
     struct bench_tally tally;
     struct bench_connection **connection;
     uint64_t n_opened, n_live, tickets;
     bool stopping, idle_reported;
     int64_t begun_us, idle_until_ms;
+    double begun_cpu_s;
     char *scratch;                    /* BENCH_SCRATCH_BYTES, for one read or one TLS record at a time */
     struct err err;                   /* why no load could be made */
 };
@@ -135,6 +140,7 @@ struct bench_connection {
     struct loop_fd *watch;
     struct tls_session *tls;
     struct sasl_client *sasl;
+    struct bench_context *gss;
     int fd;
     enum bench_phase phase;
     bool ready, want_write;
@@ -165,6 +171,20 @@ bool bench_transport_waits(const struct bench_connection *c);
 /* ---- login.c ---- both answer the machine; false: the login cannot be made, with the reason */
 bool bench_login_begin(struct bench_connection *c, struct str mechanisms, int64_t now_ms, struct err *err);
 bool bench_login_step(struct bench_connection *c, struct str challenge, int64_t now_ms, struct err *err);
+
+/* What it needs before the first login; 0 also when that is nothing. */
+int bench_login_prepare(struct bench_run *run, struct err *err);
+void bench_login_done(struct bench_connection *c);
+
+/* ---- kerberos.c ---- */
+struct bench_context;
+/* Gets the ticket, and makes as many first tokens as the options want. To be freed after a failure, too. */
+int bench_kerberos_new(const struct bench_options *o, bool spnego, struct bench_kerberos **ret_kerberos, struct err *err);
+void bench_kerberos_free(struct bench_kerberos **kerberos);
+/* One login's; NULL: it could not be made. */
+struct bench_context *bench_kerberos_take(struct bench_kerberos *kerberos, struct err *err);
+const struct sasl_gss *bench_context_gss(const struct bench_context *context);
+void bench_context_free(struct bench_context **context);
 
 /* ---- sink.c ---- */
 int bench_sink(const struct bench_options *o);

@@ -25,7 +25,7 @@ static void close_all(struct bench_connection *c)
 {
     if (c->phase == BENCH_CLOSED)
         return;
-    sasl_client_free(&c->sasl);
+    bench_login_done(c);
     tls_free(&c->tls);
     smtp_client_free(&c->client);
     loop_fd_free(&c->watch);
@@ -111,7 +111,7 @@ static bool on_ready(struct bench_connection *c, const struct smtp_client_event 
         bench_connection_fail(c, "the server reported success, but did not prove that it knows the password");
         return false;
     }
-    sasl_client_free(&c->sasl);
+    bench_login_done(c);
     if (!c->ready)
         first_ready(c);
     if (c->run->o->mode == BENCH_IDLE && !c->run->stopping)

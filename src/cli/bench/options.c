@@ -33,6 +33,9 @@ static const struct row {
     { "user", 'u', TEXT, PLACE(user), 0, 0 },
     { "password-file", 'p', TEXT, PLACE(password_file), 0, 0 },
     { "mechanism", 'a', TEXT, PLACE(mechanism), 0, 0 },
+    { "keytab", 'y', TEXT, PLACE(keytab), 0, 0 },
+    { "spn", 'N', TEXT, PLACE(spn), 0, 0 },
+    { "tokens", 'x', COUNT, PLACE(tokens), 0, 1000000 },
     { "starttls", 'T', FLAG, PLACE(starttls), 0, 0 },
     { "tls", 'S', FLAG, PLACE(tls), 0, 0 },
     { "no-pipelining", 'P', FLAG, PLACE(no_pipelining), 0, 0 },
@@ -177,8 +180,13 @@ static int check(const struct bench_options *o)
         return cli_usage("bench", "--sink takes no server beside it");
     if (o->tls && o->starttls)
         return cli_usage("bench", "--tls and --starttls exclude each other");
-    if ((o->user != NULL) != (o->password_file != NULL))
-        return cli_usage("bench", "--user and --password-file belong together");
+    if ((o->user != NULL) != (o->password_file || o->keytab) || (o->password_file && o->keytab))
+        return cli_usage("bench", "--user and either --password-file or --keytab belong together");
+    const struct sasl_mechanism *m = o->mechanism ? sasl_mechanism_find(str_of(o->mechanism)) : NULL;
+    if (o->mechanism && (!m || !m->client))
+        return cli_usage("bench", "--mechanism %s: no such mechanism here", o->mechanism);
+    if ((o->keytab || o->spn || o->tokens) && !(m && m->flags & SASL_GSS))
+        return cli_usage("bench", "--keytab, --spn and --tokens are for --mechanism GSSAPI and GSS-SPNEGO");
     if (o->sessions && o->mode == BENCH_IDLE)
         return cli_usage("bench", "--sessions and --idle exclude each other");
     return CLI_OK;

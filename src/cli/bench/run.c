@@ -75,7 +75,7 @@ static void all_idle(struct bench_run *run)
 {
     run->idle_reported = true;
     run->tally.wall_us = now_mono_us() - run->begun_us;
-    run->tally.cpu_s = bench_cpu_s();
+    run->tally.cpu_s = bench_cpu_s() - run->begun_cpu_s;
     bench_report_idle(run->o, &run->tally);
     if (run->o->idle_ms > 0)
         loop_timer_set(run->end, (int64_t)run->o->idle_ms);
@@ -119,6 +119,8 @@ static int prepare(struct bench_run *run)
     if (!run->connection || !run->scratch)
         return err_set(err, -ENOMEM, "out of memory for %llu connections", (unsigned long long)o->connections);
     int rc = bench_content_init(&run->content, o, err);
+    if (rc == 0)
+        rc = bench_login_prepare(run, err);
     if (rc == 0 && (o->starttls || o->tls))
         rc = tls_client_context_new(STR_NONE, &run->tls, err);
     if (rc == 0)
@@ -147,6 +149,8 @@ static void done(struct bench_run *run)
     loop_turn_free(&run->turn);
     loop_free(&run->loop);
     tls_client_context_unref(&run->tls);
+    bench_kerberos_free(&run->kerberos);
+    secret_wipe(&run->scram, sizeof run->scram);
     bench_content_done(&run->content);
     bench_tally_done(&run->tally);
     free(run->connection);
@@ -156,7 +160,7 @@ static void done(struct bench_run *run)
 static int conclude(struct bench_run *run)
 {
     run->tally.wall_us = now_mono_us() - run->begun_us;
-    run->tally.cpu_s = bench_cpu_s();
+    run->tally.cpu_s = bench_cpu_s() - run->begun_cpu_s;
     bench_samples_sort(&run->tally.message);
     bench_samples_sort(&run->tally.session);
     int status = run->o->mode == BENCH_IDLE ? CLI_OK : bench_report(run->o, &run->tally);
@@ -171,6 +175,7 @@ int bench_run(const struct bench_options *o)
         status = cli_fail(CLI_SYSTEM, "%s", err_text(&run.err));
     } else {
         run.begun_us = now_mono_us();
+        run.begun_cpu_s = bench_cpu_s();
         loop_timer_set(run.sweep, SWEEP_MS);
         if (o->mode != BENCH_IDLE && o->duration_ms > 0)
             loop_timer_set(run.end, (int64_t)o->duration_ms);

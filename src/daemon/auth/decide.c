@@ -308,8 +308,7 @@ void decide_failed(struct session *session, const struct sasl_step *step, const 
 
 void decide_ntlm_refused(struct session *session, const struct sasl_step *step, const struct ntlm_answer *answer)
 {
-    bool guess = answer->verdict == SASL_WRONG || answer->verdict == SASL_UNKNOWN_USER;
-    if (guess && end_when_locked(session, step->authcid))
+    if (answer->guess && end_when_locked(session, step->authcid))
         return;
     const struct sasl_failure *failure = sasl_failure_of(step->cause);
     struct login_facts facts;
@@ -324,7 +323,7 @@ void decide_ntlm_refused(struct session *session, const struct sasl_step *step, 
         .enhanced = failure->enhanced, .text = failure->text, .cause = facts.cause, .user = step->authcid,
         .why = words.why, .run = words.run,
     };
-    decide(session, &d, guess ? count_failure(session->inbound->auth, &session->start) : 0);
+    decide(session, &d, answer->guess ? count_failure(session->inbound->auth, &session->start) : 0);
 }
 
 /* ---- proven ---- */
@@ -335,6 +334,8 @@ static void refuse_identity(struct session *session, const struct identity_resul
     struct login_facts facts;
     struct login_words words;
     base_facts(session, result && result->cause ? result->cause : "directory-down", str_of(session->user), &facts);
+    if (result && result->n_steps > 0)
+        facts.detail = str_of(result->step[result->n_steps - 1].outcome);
     login_explain(&facts, &words);
     struct decision d = {
         .result = temporary ? IPC_AUTH_TEMPORARY : IPC_AUTH_REJECTED, .code = temporary ? 454 : 535,
@@ -374,9 +375,10 @@ static void on_identified(void *arg, const struct identity_result *result)
         decide_failed(session, &failed, NULL);
         return;
     }
+    bool nobody = !result->mailbox && !result->peers && session->conf->n_identities > 0;
     struct decision d = {
         .result = IPC_AUTH_ACCEPTED, .code = 235, .enhanced = "2.7.0", .text = "Authentication successful",
-        .cause = "none", .rights = result->rights, .user = str_of(session->user),
+        .cause = nobody ? "no-mailbox" : "none", .rights = result->rights, .user = str_of(session->user),
         .mailbox = result->mailbox ? str_of(result->mailbox) : STR_NONE, .senders = buf_str(&senders),
     };
     decide(session, &d, 0);

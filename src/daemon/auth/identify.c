@@ -41,6 +41,7 @@ struct lookup {
 
 struct identify {
     struct auth *auth;
+    const struct conf *conf;       /* the snapshot that its rules are of: directories in its questions belong to it */
     struct identity *identity;
     identify_fn *answered;
     void *arg;
@@ -177,12 +178,18 @@ static void work(struct worker_job *job)
 
 static void run(struct identify *i);
 
+static void free_identify(struct identify *i)
+{
+    identity_free(&i->identity);
+    conf_unref(&i->conf);
+    free(i);
+}
+
 static void finish(struct identify *i, const struct identity_result *result)
 {
     if (i->answered)
         i->answered(i->arg, result);
-    identity_free(&i->identity);
-    free(i);
+    free_identify(i);
 }
 
 static void free_lookup(struct lookup *l)
@@ -248,7 +255,7 @@ static bool copy_query(struct lookup *l, const struct identity_query *query)
     l->query.account = arena_copy(&l->arena, query->account);
     l->query.principal = arena_copy(&l->arena, query->principal);
     for (size_t i = 0; attribute && i < query->attributes.n; i++)
-        attribute[i] = query->attributes.item[i]; /* the snapshot's, which is kept */
+        attribute[i] = query->attributes.item[i]; /* the snapshot's, which l->conf keeps */
     l->query.attribute = attribute;
     l->query.n_attributes = query->attributes.n;
     return attribute && l->query.account.p && l->query.principal.p;
@@ -263,7 +270,7 @@ static bool ask_directory(struct identify *i, const struct identity_query *query
     l->job = (struct worker_job){ .work = work, .done = lookup_done };
     l->auth = auth;
     l->identify = i;
-    l->conf = conf_ref(auth->rules_conf);
+    l->conf = conf_ref(i->conf);
     l->block = query->directory;
     l->keytab = auth_keytab_ref(auth_keytabs_find(auth->keytabs, IPC_KEYTAB_DIRECTORY, str_of(l->block->realm)));
     const struct secret *password = auth_bind_password(auth, l->block->realm);
@@ -310,6 +317,7 @@ void identify_ask(struct auth *auth, const struct identity_login *login, identif
         return;
     }
     i->auth = auth;
+    i->conf = conf_ref(auth->rules_conf);
     i->answered = answered;
     i->arg = arg;
     *ret_identify = i; /* before: the answer clears it */
@@ -323,6 +331,5 @@ void identify_drop(struct identify **identify)
     if (!i || !i->lookup)
         return; /* without a question it is on its way out already */
     i->lookup->identify = NULL;
-    identity_free(&i->identity);
-    free(i);
+    free_identify(i);
 }

@@ -80,7 +80,7 @@ static struct krb_initiator *take_ticket(const struct initiate *x)
 
 static void keep_ticket(struct initiate *x)
 {
-    struct idle *idle = x->initiator && krb_initiator_lifetime_s(x->initiator) >= RENEW_BEFORE_S
+    struct idle *idle = x->initiator && !x->spoiled && krb_initiator_lifetime_s(x->initiator) >= RENEW_BEFORE_S
                             ? calloc(1, sizeof *idle)
                             : NULL;
     struct idle *old = NULL;
@@ -105,6 +105,20 @@ static void keep_ticket(struct initiate *x)
         free_idle(old);
 }
 
+void initiate_forget_tickets(void)
+{
+    pthread_mutex_lock(&tickets.lock);
+    struct idle *first = tickets.first;
+    tickets.first = NULL;
+    tickets.n = 0;
+    pthread_mutex_unlock(&tickets.lock);
+    while (first) {
+        struct idle *next = first->next;
+        free_idle(first);
+        first = next;
+    }
+}
+
 /* ---- the context behind the mechanism ---- */
 
 static enum sasl_gss_status step(void *context, struct str token, struct buf *ret_token)
@@ -116,6 +130,8 @@ static enum sasl_gss_status step(void *context, struct str token, struct buf *re
     case KRB_FAILED: break;
     }
     x->failure = *krb_context_failure(x->context);
+    /* That a service is not known says nothing against the ticket-granting ticket. */
+    x->spoiled = x->failure.cause != KRB_CAUSE_SPN_UNKNOWN;
     return SASL_GSS_FAILED;
 }
 

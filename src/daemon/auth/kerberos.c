@@ -149,25 +149,43 @@ struct kerberos_exchange {
     size_t n_services;
     const char *rcache;
     struct buf bindings, exporter; /* application data of both kinds of channel bindings; empty: none */
-    bool has_ticket, binding_required, failed;
+    bool has_ticket, binding_required;
 };
 
 static enum sasl_gss_status fail(struct kerberos_exchange *x, const struct krb_failure *failure)
 {
     if (failure != &x->failure)
         x->failure = *failure;
-    x->failed = true;
     return SASL_GSS_FAILED;
+}
+
+static bool service_is_allowed(const struct kerberos_exchange *x)
+{
+    return krb_service_allowed(str_of(x->ticket.service), str_of(x->ticket.realm), x->service, x->n_services);
+}
+
+/* With SPNEGO the ticket may come in the second token only, and a client may show more than one: krb5 then opens one of
+ * them, and we do not see which. So the first that is not for us stays; all must be. */
+static void look_at_ticket(struct kerberos_exchange *x, struct str token)
+{
+    struct krb_ticket ticket;
+    if ((x->has_ticket && !service_is_allowed(x)) || !krb_ticket_read(token, &ticket))
+        return;
+    x->ticket = ticket;
+    x->has_ticket = true;
 }
 
 /* krb5 takes every ticket that a key of the keytab opens, whichever service of the account it is for; and afterwards it
  * names the keytab's entry, not the ticket's. So the ticket's own name is compared, after it has been opened: before that
- * krb5 has the better words for what is wrong with it. */
+ * krb5 has the better words for what is wrong with it. A ticket that krb5 could read and we could not is none of ours. */
 static bool service_is_ours(struct kerberos_exchange *x)
 {
-    if (!x->has_ticket || krb_service_allowed(str_of(x->ticket.service), x->service, x->n_services))
+    if (!x->has_ticket)
+        krb_failure_set(&x->failure, KRB_CAUSE_SERVICE_NOT_ALLOWED, "no ticket could be read from what the client sent");
+    else if (!service_is_allowed(x))
+        krb_failure_set(&x->failure, KRB_CAUSE_SERVICE_NOT_ALLOWED, "the ticket is for %s", x->ticket.service);
+    else
         return true;
-    krb_failure_set(&x->failure, KRB_CAUSE_SERVICE_NOT_ALLOWED, "the ticket is for %s", x->ticket.service);
     return false;
 }
 
@@ -202,8 +220,7 @@ static enum krb_status try_exporter(struct kerberos_exchange *x, struct str toke
 static void look_at_version(struct kerberos_exchange *x)
 {
     struct krb_keytab_match match;
-    if (x->failure.cause != KRB_CAUSE_NOT_OUR_SERVICE || !x->has_ticket || !x->ticket.has_kvno ||
-        !krb_service_allowed(str_of(x->ticket.service), x->service, x->n_services))
+    if (x->failure.cause != KRB_CAUSE_NOT_OUR_SERVICE || !x->has_ticket || !x->ticket.has_kvno || !service_is_allowed(x))
         return;
     krb_keytab_match(x->keytab->keys, &x->ticket, &match);
     /* A keytab with names of services is another account's, however new the ticket is. */
@@ -251,9 +268,7 @@ static enum sasl_gss_status step(void *context, struct str token, struct buf *re
         krb_failure_set(&x->failure, x->keytab->cause, "the keytab %s could not be read", x->keytab->path);
         return fail(x, &x->failure);
     }
-    /* With SPNEGO the ticket may come in the second token only. */
-    if (!x->has_ticket)
-        x->has_ticket = krb_ticket_read(token, &x->ticket);
+    look_at_ticket(x, token);
     pthread_mutex_lock(&x->slot->lock);
     enum sasl_gss_status status = step_locked(x, token, ret_token);
     pthread_mutex_unlock(&x->slot->lock);
@@ -309,10 +324,7 @@ static void list_services(struct kerberos_exchange *x, const struct conf_server 
 {
     static const char *const classes[] = { "SMTPSVC", "smtp" };
     for (size_t i = 0; i < server->spn.n && x->n_services < KERBEROS_SERVICES_MAX; i++) {
-        struct str rest = str_of(server->spn.item[i]), service;
-        str_cut(&rest, '@', &service);
-        struct str kept = arena_copy(&x->arena, service);
-        const char *name = kept.p ? arena_printf(&x->arena, "%.*s", STR_ARG(kept)) : NULL;
+        const char *name = arena_strdup(&x->arena, str_of(server->spn.item[i]));
         if (name)
             x->service[x->n_services++] = name;
     }
@@ -338,8 +350,7 @@ struct kerberos_exchange *kerberos_exchange_new(const struct kerberos_options *o
     buf_init(&x->bindings, 256);
     buf_init(&x->exporter, 256);
     list_services(x, options->server);
-    struct str rcache = arena_copy(&x->arena, options->rcache);
-    x->rcache = rcache.p ? arena_printf(&x->arena, "%.*s", STR_ARG(rcache)) : NULL;
+    x->rcache = arena_strdup(&x->arena, options->rcache);
     x->binding_required = options->binding_required && options->cert_hash.n > 0;
     if (options->cert_hash.n > 0)
         krb_binding_build(KRB_BINDING_SERVER_END_POINT, options->cert_hash, &x->bindings);

@@ -17,7 +17,7 @@ struct ntlm_check {
     struct auth_store *store;
     struct arena arena;
     struct ntlm_proof proof;         /* in the arena */
-    bool ask_store, ask_winbind, in_winbind;
+    bool ask_winbind, in_winbind;
     bool domain;                     /* the configuration names it: without winbind nobody can tell */
     bool silent;                     /* winbind has not answered in time */
     struct loop_timer *timer;        /* while winbind is asked */
@@ -53,36 +53,34 @@ static void give_connection(struct winbind *winbind)
     winbind_free(&winbind);
 }
 
-/* Samba's numbers: MS-ERREF section 2.3. */
-static const struct {
+/* MS-ERREF section 2.3. What the account lacks besides a right password is no guess; what fails on the way to a domain
+ * controller says nothing about the user. */
+static const struct reason {
     uint32_t nt_status;
     const char *cause;
-    bool wrong; /* as good as a wrong guess */
+    enum sasl_verdict verdict;
+    bool guess;
 } reasons[] = {
-    { 0xc000006a, "wrong-password", true },       { 0xc0000064, "no-such-user", true },
-    { 0xc000006d, "wrong-password", true },       { 0xc0000072, "account-disabled", false },
-    { 0xc0000193, "account-expired", false },     { 0xc0000234, "account-locked", false },
-    { 0xc0000071, "password-expired", false },    { 0xc0000224, "password-must-change", false },
-    { 0xc000006f, "logon-hours", false },         { 0xc0000070, "workstation-not-allowed", false },
-    { 0xc000006e, "account-restricted", false },  { 0xc000018c, "winbind-no-trust", false },
-    { 0xc000005e, "no-logon-server", false },     { 0xc00000dc, "winbind-no-trust", false },
+    { 0xc000006a, "wrong-password", SASL_WRONG, true },       { 0xc0000064, "no-such-user", SASL_UNKNOWN_USER, true },
+    { 0xc000006d, "wrong-password", SASL_WRONG, true },       { 0xc0000072, "account-disabled", SASL_WRONG, false },
+    { 0xc0000193, "account-expired", SASL_WRONG, false },     { 0xc0000234, "account-locked", SASL_WRONG, false },
+    { 0xc0000071, "password-expired", SASL_WRONG, false },    { 0xc0000224, "password-must-change", SASL_WRONG, false },
+    { 0xc000006f, "logon-hours", SASL_WRONG, false },         { 0xc0000070, "workstation-not-allowed", SASL_WRONG, false },
+    { 0xc000006e, "account-restricted", SASL_WRONG, false },
+    { 0xc000018b, "winbind-no-trust", SASL_CANNOT_TELL, false }, { 0xc000018c, "winbind-no-trust", SASL_CANNOT_TELL, false },
+    { 0xc000018d, "winbind-no-trust", SASL_CANNOT_TELL, false }, { 0xc00000dc, "winbind-no-trust", SASL_CANNOT_TELL, false },
+    { 0xc0000133, "winbind-no-trust", SASL_CANNOT_TELL, false }, { 0xc0000022, "winbind-failed", SASL_CANNOT_TELL, false },
+    { 0xc000005e, "no-logon-server", SASL_CANNOT_TELL, false },  { 0xc00000b5, "no-logon-server", SASL_CANNOT_TELL, false },
+    { 0xc0000233, "no-logon-server", SASL_CANNOT_TELL, false },  { 0xc00000da, "no-logon-server", SASL_CANNOT_TELL, false },
 };
 
-const char *ntlm_check_cause(uint32_t nt_status)
+static const struct reason *reason_of(uint32_t nt_status)
 {
+    static const struct reason other = { 0, "winbind-refused", SASL_WRONG, false };
     for (size_t i = 0; i < sizeof reasons / sizeof reasons[0]; i++)
         if (reasons[i].nt_status == nt_status)
-            return reasons[i].cause;
-    return "winbind-refused";
-}
-
-static enum sasl_verdict verdict_of(uint32_t nt_status)
-{
-    if (nt_status == 0xc0000064)
-        return SASL_UNKNOWN_USER;
-    const char *cause = ntlm_check_cause(nt_status);
-    bool ours = strcmp(cause, "winbind-no-trust") == 0 || strcmp(cause, "no-logon-server") == 0;
-    return ours ? SASL_CANNOT_TELL : SASL_WRONG;
+            return &reasons[i];
+    return &other;
 }
 
 /* ---- on a thread ---- */
@@ -91,6 +89,13 @@ static void cannot_tell(struct ntlm_answer *a, const char *cause)
 {
     a->verdict = SASL_CANNOT_TELL;
     a->cause = cause;
+}
+
+static void is_nobody(struct ntlm_answer *a)
+{
+    a->verdict = SASL_UNKNOWN_USER;
+    a->cause = "no-such-user";
+    a->guess = true;
 }
 
 /* True: the store knows the user by an NT hash, and has decided. */
@@ -111,9 +116,11 @@ static bool check_store(struct ntlm_check *c)
     }
     rc = ntlm_crypto_check(&c->proof, hash, a->session_base_key, &err);
     secret_wipe(hash, sizeof hash);
-    str_copy(str_slice(user, n), a->user, sizeof a->user);
+    if (rc == 1)
+        str_copy(str_slice(user, n), a->user, sizeof a->user);
     a->verdict = rc == 1 ? SASL_RIGHT : SASL_WRONG;
     a->has_key = rc == 1;
+    a->guess = rc == 0;
     a->cause = rc == 1 ? NULL : "wrong-password";
     if (rc < 0)
         cannot_tell(a, "internal");
@@ -129,15 +136,17 @@ static void take_winbind(struct ntlm_check *c, enum winbind_result result, struc
     str_copy(str_of(w->detail), a->detail, sizeof a->detail);
     if (result == WINBIND_RIGHT) {
         a->verdict = SASL_RIGHT;
+        a->cause = NULL;
         a->has_key = true;
         memcpy(a->session_base_key, w->session_base_key, sizeof a->session_base_key);
         snprintf(a->user, sizeof a->user, "%s\\%s", w->domain, w->user);
     } else if (result == WINBIND_REFUSED) {
-        a->verdict = verdict_of(w->nt_status);
-        a->cause = ntlm_check_cause(w->nt_status);
+        const struct reason *reason = reason_of(w->nt_status);
+        a->verdict = reason->verdict;
+        a->cause = reason->cause;
+        a->guess = reason->guess;
     } else if (result == WINBIND_DOWN && !c->domain) {
-        a->verdict = SASL_UNKNOWN_USER;
-        a->cause = "no-such-user";
+        is_nobody(a);
     } else {
         cannot_tell(a, causes[result]);
     }
@@ -172,10 +181,12 @@ static void work(struct worker_job *job)
         cannot_tell(&c->answer, "late");
     else if (c->in_winbind)
         ask_winbind(c);
-    else if (!check_store(c) && !c->ask_winbind)
-        c->answer = (struct ntlm_answer){ .verdict = SASL_UNKNOWN_USER, .cause = "no-such-user" };
-    else if (!c->answer.cause && c->answer.verdict != SASL_RIGHT)
+    else if (check_store(c))
+        return;
+    else if (c->ask_winbind)
         c->in_winbind = true; /* the loop sends it on */
+    else
+        is_nobody(&c->answer);
 }
 
 /* ---- on the loop ---- */
@@ -282,24 +293,22 @@ static bool keep_proof(struct ntlm_check *c, const struct ntlm_proof *proof)
 }
 
 struct ntlm_check *ntlm_check_ask(struct auth *auth, const struct conf *conf, const struct ntlm_proof *proof,
-                                  ntlm_check_fn *answered, void *arg)
+                                  ntlm_check_fn *answered, void *arg, const char **ret_cause)
 {
     struct ntlm_check *c = calloc(1, sizeof *c);
+    *ret_cause = "internal";
     if (!c)
         return NULL;
     *c = (struct ntlm_check){ .job = { .work = work, .done = done }, .auth = auth, .answered = answered, .arg = arg };
     c->store = auth_store_ref(auth->store);
     c->deadline_mono_ms = now_mono_ms() + AUTH_DEADLINE_MS;
-    c->answer.verdict = SASL_UNKNOWN_USER;
-    bool domain = is_directory(conf, proof->domain);
-    c->domain = domain;
+    c->answer.cause = "busy"; /* send_on() may know better */
+    c->domain = is_directory(conf, proof->domain);
     c->ask_winbind = proof->version == 2;
-    c->ask_store = !domain || proof->version == 1;
-    bool kept = keep_proof(c, proof);
-    if (kept && !c->ask_store && send_on(c))
+    bool ask_store = !c->domain || proof->version == 1;
+    if (keep_proof(c, proof) && (ask_store ? worker_submit(auth->pool, &c->job) == 0 : send_on(c)))
         return c;
-    if (kept && c->ask_store && worker_submit(auth->pool, &c->job) == 0)
-        return c;
+    *ret_cause = c->answer.cause;
     free_check(c);
     return NULL;
 }

@@ -20,17 +20,16 @@ struct ntlm_answer {
     char user[512];          /* "CORP\alice", or a name of the store */
     bool by_winbind;
     const char *cause;       /* stable word; NULL with SASL_RIGHT */
+    bool guess;              /* refused because of name or password: it counts towards a lockout */
     char detail[200];        /* what winbind said: "NT_STATUS_ACCOUNT_DISABLED (0xc0000072)" */
 };
 
 struct ntlm_check;
 typedef void ntlm_check_fn(void *arg, struct ntlm_answer *answer);
 
-/* `answered` is called once, on the loop, unless dropped before; never from within. NULL: out of memory, or too many. */
+/* `answered` is called once, on the loop, unless dropped before; never from within. NULL: it cannot be told now, and
+ * *ret_cause says why. */
 struct ntlm_check *ntlm_check_ask(struct auth *auth, const struct conf *conf, const struct ntlm_proof *proof,
-                                  ntlm_check_fn *answered, void *arg);
+                                  ntlm_check_fn *answered, void *arg, const char **ret_cause);
 /* Nobody waits for the answer any more; NULL is fine. */
 void ntlm_check_drop(struct ntlm_check **check);
-
-/* winbind's reason as a stable word. */
-const char *ntlm_check_cause(uint32_t nt_status);

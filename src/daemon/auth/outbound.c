@@ -79,6 +79,7 @@ void outbound_configured(struct outbound *outbound)
     free_credentials(&outbound->credentials);
     outbound->credentials = outbound->next_credentials;
     outbound->next_credentials = NULL;
+    initiate_forget_tickets();
 }
 
 struct str outbound_password(const struct outbound *outbound, struct str domain)
@@ -164,6 +165,17 @@ static void note_reason(struct login *login, const char *mechanism, const char *
         login->cause = cause;
 }
 
+/* Where the block leaves the choice open, what is neither offered nor ours to give explains nothing. */
+static bool is_worth_telling(const struct login *login, const struct sasl_mechanism *mechanism)
+{
+    bool exps;
+    struct str auth = str_of(login->block->auth);
+    if (!str_eq_nocase(auth, STR("AUTO")) && !str_eq_nocase(auth, STR("X-EXPS")))
+        return true;
+    return verb_for(login, str_of(mechanism->name), &exps) ||
+           (is_kerberos(mechanism) ? has_kerberos(login) : has_password(login));
+}
+
 /* The next mechanism that the block names, strongest first. NULL: none is left. */
 static const struct sasl_mechanism *next_candidate(struct login *login)
 {
@@ -176,7 +188,8 @@ static const struct sasl_mechanism *next_candidate(struct login *login)
         reason = why_not(login, mechanism, &cause);
         if (!reason)
             return mechanism;
-        note_reason(login, mechanism->name, reason, cause);
+        if (is_worth_telling(login, mechanism))
+            note_reason(login, mechanism->name, reason, cause);
     }
     return NULL;
 }
@@ -305,9 +318,9 @@ void outbound_started(struct login *login)
 void outbound_step_taken(struct login *login, int rc, struct str response, const struct err *err)
 {
     if (rc < 0) {
-        const char *cause = login->kerberos && login->kerberos->failure.cause != KRB_CAUSE_NONE
-                                ? krb_cause_word(login->kerberos->failure.cause)
-                                : "peer-unproven";
+        const char *cause = rc == ERR_CONFIG ? "seal-impossible" : "peer-unproven";
+        if (login->kerberos && login->kerberos->failure.cause != KRB_CAUSE_NONE)
+            cause = krb_cause_word(login->kerberos->failure.cause);
         refuse_login(login, cause, err_text(err));
         return;
     }
@@ -456,6 +469,7 @@ void outbound_free(struct outbound **outbound)
         outbound_end_login((*outbound)->logins);
     free_credentials(&(*outbound)->credentials);
     free_credentials(&(*outbound)->next_credentials);
+    initiate_forget_tickets();
     free(*outbound);
     *outbound = NULL;
 }

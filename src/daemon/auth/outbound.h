@@ -39,7 +39,7 @@ struct initiate {
     size_t n_targets, at;                 /* the one that was tried last */
     struct buf bindings;
     unsigned flags;
-    bool spnego;
+    bool spnego, spoiled;                 /* spoiled: the tickets were refused, and are not kept */
 };
 
 struct login {
@@ -85,6 +85,8 @@ void initiate_step(struct login *login, struct str challenge);
 /* Nobody waits for the job that runs. */
 void initiate_drop(struct login *login);
 void initiate_free(struct initiate **initiate);
+/* Gives up all tickets that no login uses: another snapshot has other blocks. */
+void initiate_forget_tickets(void);
 /* What delivery needs for the layer. */
 int initiate_seal(struct initiate *initiate, struct buf *ret_state, struct err *err);
 

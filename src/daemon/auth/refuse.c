@@ -65,8 +65,11 @@ void refuse_login(struct login *login, const char *cause, const char *detail)
     outbound_end_login(login);
 }
 
+/* A ticket for a service whose password has changed since would be refused for as long as it lives. */
 void refuse_by_peer(struct login *login, const struct ipc_login_end *m)
 {
+    if (login->kerberos)
+        login->kerberos->spoiled = true;
     struct login_outbound_facts facts;
     struct login_words words;
     uint64_t code = 0;

@@ -152,9 +152,10 @@ static void on_ntlm_answer(void *arg, struct ntlm_answer *answer)
 
 static void ask_ntlm(struct session *session, const struct sasl_step *step)
 {
-    session->ntlm_check = ntlm_check_ask(session->inbound->auth, session->conf, step->ntlm, on_ntlm_answer, session);
+    const char *cause;
+    session->ntlm_check = ntlm_check_ask(session->inbound->auth, session->conf, step->ntlm, on_ntlm_answer, session, &cause);
     if (!session->ntlm_check)
-        fail_temporarily(session, "busy");
+        fail_temporarily(session, cause);
 }
 
 /* What smtpd will protect the session with. */

@@ -102,6 +102,7 @@ static bool on_response(struct conn *conn, struct str body)
     conn->deadline_ms = 0;
     conn->login_complete = m.complete;
     struct err err;
+    layer_free(&conn->next_layer);
     if (m.layer.kind != IPC_LAYER_NONE && (conn->tls || layer_new(&m.layer, &conn->next_layer, &err) < 0)) {
         conn_fail(conn, false, "4.7.0", "%s: the security layer of the login cannot be used", conn->relay);
         return true;

@@ -122,8 +122,10 @@ static void verdict(struct session *s, const struct ipc_auth_done *m)
     replace(&s->cause, m->cause);
     replace(&s->inner, m->inner);
     s->auth_result = accepted ? "accepted" : m->result == IPC_AUTH_TEMPORARY ? "temporary" : "rejected";
-    if (accepted && !take_layer(s, &m->layer))
+    if (accepted && !take_layer(s, &m->layer)) {
+        s->auth_result = "temporary";
         return;
+    }
     if (accepted)
         accepted_as(s, m);
     unsigned code = m->code >= 400 && m->code < 600 ? m->code : 535; /* the machine takes no other refusal */

@@ -212,14 +212,12 @@ static ssize_t write_some(struct session *s, const char *p, size_t n, bool *ret_
     return done;
 }
 
-/* Everything that the machine says goes through the layer first. False: it cannot be wrapped. */
+/* False: it cannot be wrapped. */
 static bool wrap_output(struct session *s, struct buf *out)
 {
     struct err err;
-    if (!out->n)
-        return true;
     if (layer_put(s->layer, buf_str(out), &err) == 0) {
-        buf_clear(out);
+        buf_done(out);
         return true;
     }
     log_event(s->smtpd->ctx->log, LOG_LEVEL_ERROR, "smtpd.layer.failed", "session %s: %s", s->id, err_text(&err));
@@ -234,17 +232,9 @@ static void lose(struct session *s)
     end(s);
 }
 
-/* True when everything is out; false when the socket takes no more, or the connection is gone (then doomed). */
-static bool flush(struct session *s)
+/* True when all of it is out; false when the socket takes no more, or the connection is gone (then doomed). */
+static bool write_out(struct session *s, struct buf *out)
 {
-    struct buf *out = smtp_server_output(s->machine);
-    if (s->layer) {
-        if (!wrap_output(s, out)) {
-            lose(s);
-            return false;
-        }
-        out = layer_output(s->layer);
-    }
     while (out->n) {
         bool again;
         ssize_t n = write_some(s, out->p, out->n, &again);
@@ -261,6 +251,23 @@ static bool flush(struct session *s)
     if (out->cap)
         buf_done(out); /* an idle session holds no buffer */
     return true;
+}
+
+/* The same for what the machine has said. Under a layer it is wrapped only when all that was wrapped before is out: what
+ * a slow reader has not taken stays in the machine, which then goes no further. */
+static bool flush(struct session *s)
+{
+    struct buf *out = smtp_server_output(s->machine);
+    if (!s->layer)
+        return write_out(s, out);
+    bool all_out = write_out(s, layer_output(s->layer));
+    if (!all_out || !out->n)
+        return all_out;
+    if (!wrap_output(s, out)) {
+        lose(s);
+        return false;
+    }
+    return write_out(s, layer_output(s->layer));
 }
 
 /* ---- events ---- */

@@ -82,7 +82,12 @@ void tell_refused(const struct session *s, const char *what, struct str address,
     if (s->helo)
         log_cstr(&r, "helo", s->helo);
     if (address.n)
-        log_str(&r, "to", address);
+        log_str(&r, strcmp(what, "sender") == 0 ? "from" : "to", address);
+    if (smtp_server_authenticated(s->machine)) {
+        log_str(&r, "user", tell_user(s));
+        log_str(&r, "mailbox", str_of(s->mailbox));
+        log_str(&r, "senders", str_of(s->senders));
+    }
     log_int(&r, "reply", code);
     log_cstr(&r, "text", text);
     log_cstr(&r, "session", s->id);

@@ -1,4 +1,6 @@
 /* Kerberos, directories, identity rules and peers as the program sees them. */
+#include <glob.h>
+
 #include "memory_reader.h"
 
 #include "conf/dump.h"
@@ -73,6 +75,27 @@ static void test_example(void **state)
     conf_mistakes_done(&m);
 }
 
+/* What examples/ shows to copy must load. */
+static void test_all_examples(void **state)
+{
+    glob_t found;
+    assert_int_equal(glob(EXAMPLES "/*.conf", 0, NULL, &found), 0);
+    assert_true(found.gl_pathc >= 5);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        struct conf_mistakes m;
+        const struct conf *conf = NULL;
+        conf_mistakes_init(&m);
+        int rc = conf_load_file(found.gl_pathv[i], &m, &conf, NULL);
+        for (size_t k = 0; k < m.n; k++)
+            print_error("%s:%u: %s\n", m.item[k].file, m.item[k].line, m.item[k].text);
+        assert_int_equal(rc, 0);
+        assert_int_equal(m.n, 0);
+        conf_unref(&conf);
+        conf_mistakes_done(&m);
+    }
+    globfree(&found);
+}
+
 static void test_values(void **state)
 {
     const struct memory_file files[] = {
@@ -103,6 +126,7 @@ static void test_values(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_example), cmocka_unit_test(test_values) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_example), cmocka_unit_test(test_all_examples),
+                                       cmocka_unit_test(test_values) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

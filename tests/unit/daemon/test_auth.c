@@ -554,7 +554,7 @@ static void outbound_says_why_not(void **state)
         { "partner.example", "LOGIN", "PLAIN is not offered", IPC_AUTH_FLAG_TLS },
         { "none.example", "PLAIN", "has no auth", IPC_AUTH_FLAG_TLS },
         { "nowhere.example", "PLAIN", "has no auth", IPC_AUTH_FLAG_TLS },
-        { "auto.example", "SCRAM-SHA-256-PLUS LOGIN", "GSS-SPNEGO is not offered, SCRAM-SHA-256-PLUS has no TLS channel to bind to, SCRAM-SHA-256 is not"
+        { "auto.example", "SCRAM-SHA-256-PLUS LOGIN", "SCRAM-SHA-256-PLUS has no TLS channel to bind to, SCRAM-SHA-256 is not"
           " offered, NTLM is not offered, PLAIN is not offered, LOGIN would show the password without TLS", 0 },
     };
     for (uint32_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -133,14 +133,14 @@ static void test_order(void **state)
     close_pair(&p);
     /* The first token may be a little ahead, not far. */
     open_pair(&p, AES128_SHA1);
-    for (int i = 0; i < 17; i++) {
+    for (int i = 0; i < 3; i++) {
         buf_clear(&p.token);
         assert_true(krb_seal_wrap(p.client, true, STR("x"), &p.token));
     }
     assert_true(krb_seal_unwrap(p.server, buf_str(&p.token), &p.plain, &c));
     close_pair(&p);
     open_pair(&p, AES128_SHA1);
-    for (int i = 0; i < 18; i++) {
+    for (int i = 0; i < 4; i++) {
         buf_clear(&p.token);
         assert_true(krb_seal_wrap(p.client, true, STR("x"), &p.token));
     }

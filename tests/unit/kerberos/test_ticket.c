@@ -246,16 +246,22 @@ static void test_other_tokens(void **state)
 static void test_allowed(void **state)
 {
     static const char *const allowed[] = { "SMTPSVC/mail.corp.test", "smtp/mail.corp.test", "MAIL$" };
-    assert_true(krb_service_allowed(STR("SMTPSVC/mail.corp.test"), allowed, 3));
-    assert_true(krb_service_allowed(STR("smtpsvc/MAIL.CORP.TEST"), allowed, 3));
-    assert_true(krb_service_allowed(STR("SMTP/mail.corp.test"), allowed, 3));
-    assert_true(krb_service_allowed(STR("mail$"), allowed, 3));
-    assert_false(krb_service_allowed(STR("HTTP/mail.corp.test"), allowed, 3));
-    assert_false(krb_service_allowed(STR("SMTPSVC/mail.corp.test.evil"), allowed, 3));
-    assert_false(krb_service_allowed(STR("SMTPSVC\\/mail.corp.test"), allowed, 3));
-    assert_false(krb_service_allowed(STR("SMTPSVC/mail"), allowed, 3));
-    assert_false(krb_service_allowed(STR_NONE, allowed, 3));
-    assert_false(krb_service_allowed(STR("SMTPSVC/mail.corp.test"), allowed, 0));
+    assert_true(krb_service_allowed(STR("SMTPSVC/mail.corp.test"), STR("CORP.TEST"), allowed, 3));
+    assert_true(krb_service_allowed(STR("smtpsvc/MAIL.CORP.TEST"), STR("CORP.TEST"), allowed, 3));
+    assert_true(krb_service_allowed(STR("SMTP/mail.corp.test"), STR("CORP.TEST"), allowed, 3));
+    assert_true(krb_service_allowed(STR("mail$"), STR("CORP.TEST"), allowed, 3));
+    assert_false(krb_service_allowed(STR("HTTP/mail.corp.test"), STR("CORP.TEST"), allowed, 3));
+    assert_false(krb_service_allowed(STR("SMTPSVC/mail.corp.test.evil"), STR("CORP.TEST"), allowed, 3));
+    assert_false(krb_service_allowed(STR("SMTPSVC\\/mail.corp.test"), STR("CORP.TEST"), allowed, 3));
+    assert_false(krb_service_allowed(STR("SMTPSVC/mail"), STR("CORP.TEST"), allowed, 3));
+    assert_false(krb_service_allowed(STR_NONE, STR("CORP.TEST"), allowed, 3));
+    assert_false(krb_service_allowed(STR("SMTPSVC/mail.corp.test"), STR("CORP.TEST"), allowed, 0));
+    /* With a realm it is of that realm alone. */
+    static const char *const ours[] = { "smtp/mail.corp.test@CORP.TEST" };
+    assert_true(krb_service_allowed(STR("smtp/MAIL.corp.test"), STR("CORP.TEST"), ours, 1));
+    assert_false(krb_service_allowed(STR("smtp/mail.corp.test"), STR("corp.test"), ours, 1));
+    assert_false(krb_service_allowed(STR("smtp/mail.corp.test"), STR("OTHER.TEST"), ours, 1));
+    assert_false(krb_service_allowed(STR("smtp/mail.corp.test"), STR_NONE, ours, 1));
 }
 
 static void test_enctype_names(void **state)

@@ -102,7 +102,7 @@ static void answer_turns(const struct row *row, struct sasl_client *client)
         struct str response;
         int rc = sasl_client_step(client, row->turns[i].server, &response, &err);
         if (i + 1 == n && row->error) {
-            assert_int_equal(rc, ERR_AUTH);
+            assert_true(rc == ERR_AUTH || rc == ERR_CONFIG);
             assert_non_null(strstr(err_text(&err), row->error));
             return;
         }
@@ -127,7 +127,7 @@ static void play(const struct row *row)
     int rc = sasl_client_new(sasl_mechanism_find(row->spnego ? STR("GSS-SPNEGO") : STR("GSSAPI")), &options, &client,
                              &err);
     if (row->new_error) {
-        assert_int_equal(rc, ERR_AUTH);
+        assert_true(rc == ERR_AUTH || rc == ERR_CONFIG);
         assert_non_null(strstr(err_text(&err), row->new_error));
         assert_null(client);
         return;
@@ -158,7 +158,7 @@ static void not_complete_without_an_offer(void **state)
     struct sasl_client *client;
     struct str response;
     assert_int_equal(sasl_client_new(sasl_mechanism_find(STR("GSSAPI")), &options, &client, NULL), 0);
-    assert_int_equal(sasl_client_step(client, STR("I\1\0\0\0padding"), &response, NULL), ERR_AUTH);
+    assert_int_equal(sasl_client_step(client, STR("I\1\0\0\0padding"), &response, NULL), ERR_CONFIG);
     assert_false(sasl_client_complete(client));
     assert_int_equal(sasl_client_layer(client).kind, SASL_LAYER_NONE);
     sasl_client_free(&client);
