@@ -1,6 +1,6 @@
 """bench/run [--json]: the same load against Postern and Debian's Postfix, in turns, on this machine.
 
-Called by `make bench`. Takes about 5 minutes; BENCH_QUICK=1 about one.
+Called by `make bench`. Takes about 8 minutes; BENCH_QUICK=1 about two.
   BENCH_PART=both|mail|logins    what (default both)
   BENCH_DISK=both|here|journal   which disks (default both; quick: here)
   BENCH_SERVERS=postern          only these of postfix,postern

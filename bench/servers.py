@@ -93,6 +93,7 @@ class Server:
             self.process.wait()
         if self.log:
             self.log.close()
+        self.group = self.process = self.log = None
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -86,6 +86,41 @@ static void published_exchange_as_client(void **state)
     sasl_client_free(&client);
 }
 
+static void answer_with_memory(struct sasl_scram_memory *memory, const char *password, struct str server_first,
+                               bool published)
+{
+    struct sasl_client_options options = { .user = STR("user"), .password = str_of(password), .scram_memory = memory,
+                                           .nonce = STR("rOprNGfwEbeRWgbNEkqO") };
+    struct sasl_client *client;
+    struct str response;
+    assert_int_equal(sasl_client_new(sasl_mechanism_find(STR("SCRAM-SHA-256")), &options, &client, NULL), 0);
+    assert_true(sasl_client_first(client, &response));
+    assert_int_equal(sasl_client_step(client, server_first, &response, NULL), 0);
+    assert_int_equal(str_eq(response, STR(C2)), published);
+    sasl_client_free(&client);
+}
+
+/* Only the same salt and count come out of the memory. With them the password is not looked at, which is how a test sees
+ * that it was not stretched again. */
+static void memory_saves_the_stretching(void **state)
+{
+    struct sasl_scram_memory memory = { 0 };
+    char other[sizeof S1];
+    answer_with_memory(&memory, "pencil", STR(S1), true);
+    assert_int_equal(memory.iterations, 4096);
+    answer_with_memory(&memory, "another", STR(S1), true);
+    memcpy(other, S1, sizeof S1);
+    char *count = strstr(other, "i=4096");
+    assert_non_null(count);
+    memcpy(count, "i=4097", 6);
+    answer_with_memory(&memory, "pencil", str_of(other), false);
+    assert_int_equal(memory.iterations, 4097);
+    answer_with_memory(&memory, "pencil", STR(S1), true);
+    memory.salt[0] ^= 1;
+    answer_with_memory(&memory, "another", STR(S1), false);
+    answer_with_memory(&memory, "pencil", STR(S1), false);
+}
+
 /* The outcome of our client against our server. */
 static enum sasl_action meet(const char *name, struct sasl_binding of_server, struct sasl_binding of_client,
                              bool plus_offered, bool plus_seen, enum sasl_verdict verdict, enum sasl_cause *ret_cause)
@@ -357,6 +392,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_exchange_as_server),
         cmocka_unit_test(published_exchange_as_client),
+        cmocka_unit_test(memory_saves_the_stretching),
         cmocka_unit_test(channel_binding),
         cmocka_unit_test(unknown_user_goes_the_whole_way),
         cmocka_unit_test(verifier_checks_passwords),
