@@ -7,8 +7,6 @@
 
 #include "daemon/auth/outbound.h"
 #include "io/now.h"
-#include "kerberos/context.h"
-#include "kerberos/seal.h"
 
 enum {
     IDLE_MAX = 64,
@@ -132,56 +130,20 @@ void initiate_forget_tickets(void)
 static enum sasl_gss_status step(void *context, struct str token, struct buf *ret_token)
 {
     struct initiate *x = context;
-    switch (krb_context_step(x->context, token, ret_token)) {
+    switch (krb_context_step(x->side.context, token, ret_token)) {
     case KRB_CONTINUE: return SASL_GSS_CONTINUE;
     case KRB_COMPLETE: return SASL_GSS_COMPLETE;
     case KRB_FAILED: break;
     }
-    x->failure = *krb_context_failure(x->context);
+    x->side.failure = *krb_context_failure(x->side.context);
     /* That a service is not known says nothing against the ticket-granting ticket. */
-    x->spoiled = x->failure.cause != KRB_CAUSE_SPN_UNKNOWN;
+    x->spoiled = x->side.failure.cause != KRB_CAUSE_SPN_UNKNOWN;
     return SASL_GSS_FAILED;
-}
-
-static bool wrap(void *context, bool confidential, struct str plain, struct buf *ret_token)
-{
-    struct initiate *x = context;
-    return krb_context_wrap(x->context, confidential, plain, ret_token);
-}
-
-static bool unwrap(void *context, struct str token, struct buf *ret_plain, bool *ret_confidential)
-{
-    struct initiate *x = context;
-    bool ok = krb_context_unwrap(x->context, token, ret_plain, ret_confidential);
-    if (!ok)
-        x->failure = *krb_context_failure(x->context);
-    return ok;
-}
-
-static unsigned flags(const void *context)
-{
-    const struct initiate *x = context;
-    unsigned all = krb_context_flags(x->context);
-    unsigned layers = SASL_GSS_INTEGRITY | SASL_GSS_CONFIDENTIALITY;
-    return krb_seal_possible(krb_context_gss(x->context)) ? all : all & ~layers;
-}
-
-static struct str peer(const void *context)
-{
-    const struct initiate *x = context;
-    return krb_context_peer(x->context);
-}
-
-static uint32_t plain_max(void *context, bool confidential, uint32_t output_max)
-{
-    struct initiate *x = context;
-    return krb_context_plain_max(x->context, confidential, output_max);
 }
 
 int initiate_seal(struct initiate *initiate, struct buf *ret_state, struct err *err)
 {
-    void *context = krb_context_take_gss(initiate->context);
-    return krb_seal_export(&context, ret_state, err);
+    return gss_side_seal(&initiate->side, ret_state, err);
 }
 
 void initiate_free(struct initiate **initiate)
@@ -189,7 +151,7 @@ void initiate_free(struct initiate **initiate)
     struct initiate *x = *initiate;
     if (!x)
         return;
-    krb_context_free(&x->context);
+    krb_context_free(&x->side.context);
     keep_ticket(x);
     krb_initiator_free(&x->initiator);
     secret_free(&x->password);
@@ -224,8 +186,7 @@ static struct initiate *new_initiate(const struct login *login)
     bool tls = login->start.flags & IPC_AUTH_FLAG_TLS;
     x->conf = conf_ref(login->conf);
     x->block = login->block;
-    x->gss = (struct sasl_gss){ .context = x, .step = step, .wrap = wrap, .unwrap = unwrap, .flags = flags, .peer = peer,
-                                .plain_max = plain_max };
+    x->gss = gss_side_table(&x->side, step);
     arena_init(&x->arena, INITIATE_ARENA_MAX);
     buf_init(&x->bindings, 256);
     x->spnego = strcmp(login->mechanism->name, "GSS-SPNEGO") == 0;
@@ -250,7 +211,7 @@ static bool open_initiator(struct initiate *x)
     if (x->initiator)
         return true;
     if (x->keytab && !auth_keytab_keys(x->keytab)) {
-        krb_failure_set(&x->failure, auth_keytab_cause(x->keytab), "the keytab %s could not be read",
+        krb_failure_set(&x->side.failure, auth_keytab_cause(x->keytab), "the keytab %s could not be read",
                         auth_keytab_path(x->keytab));
         return false;
     }
@@ -258,7 +219,7 @@ static bool open_initiator(struct initiate *x)
         .principal = x->block->principal, .keytab = x->keytab ? auth_keytab_keys(x->keytab) : NULL,
         .password = x->password,
     };
-    return krb_initiator_new(&options, &x->initiator, &x->failure) == 0;
+    return krb_initiator_new(&options, &x->initiator, &x->side.failure) == 0;
 }
 
 /* The first target that the KDC knows. */
@@ -267,18 +228,18 @@ static int open_client(struct login_job *job)
     struct initiate *x = job->kerberos;
     int rc = ERR_AUTH;
     if (!open_initiator(x))
-        return err_set(&job->err, ERR_AUTH, "%s", x->failure.minor_text);
+        return err_set(&job->err, ERR_AUTH, "%s", x->side.failure.minor_text);
     for (size_t i = 0; i < x->n_targets && !job->client; i++) {
         struct krb_initiate_options options = { .target = x->target[i], .flags = x->flags,
                                                 .bindings = buf_str(&x->bindings), .spnego = x->spnego };
         x->at = i;
-        x->failure = (struct krb_failure){ 0 };
-        krb_context_free(&x->context);
-        if (krb_initiate_new(x->initiator, &options, &x->context, &x->failure) < 0)
-            rc = err_set(&job->err, ERR_AUTH, "%s", x->failure.minor_text);
+        x->side.failure = (struct krb_failure){ 0 };
+        krb_context_free(&x->side.context);
+        if (krb_initiate_new(x->initiator, &options, &x->side.context, &x->side.failure) < 0)
+            rc = err_set(&job->err, ERR_AUTH, "%s", x->side.failure.minor_text);
         else
             rc = sasl_client_new(job->mechanism, &job->options, &job->client, &job->err);
-        if (rc < 0 && x->failure.cause != KRB_CAUSE_SPN_UNKNOWN)
+        if (rc < 0 && x->side.failure.cause != KRB_CAUSE_SPN_UNKNOWN)
             break;
     }
     return rc;
@@ -385,10 +346,10 @@ static void run_those_who_wait(void)
 static void note_failure(struct login *login, const struct login_job *job)
 {
     const struct initiate *x = job->kerberos;
-    login->failure = x->failure;
+    login->failure = x->side.failure;
     const char *target = x->n_targets ? x->target[x->at] : "";
     str_copy(str_slice(target, strnlen(target, sizeof login->spn - 1)), login->spn, sizeof login->spn);
-    const char *cause = x->failure.cause != KRB_CAUSE_NONE ? krb_cause_word(x->failure.cause) : "kerberos-internal";
+    const char *cause = x->side.failure.cause != KRB_CAUSE_NONE ? krb_cause_word(x->side.failure.cause) : "kerberos-internal";
     buf_addf(&login->reasons, "%s%s: %s", login->reasons.n ? ", " : "", login->mechanism->name, err_text(&job->err));
     login->cause = cause;
 }

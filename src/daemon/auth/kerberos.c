@@ -5,9 +5,8 @@
 #include <stdlib.h>
 
 #include "base/arena.h"
-#include "kerberos/context.h"
+#include "daemon/auth/gss_side.h"
 #include "kerberos/library.h"
-#include "kerberos/seal.h"
 
 enum { SLOTS = 4, ARENA_MAX = 64 * 1024 };
 
@@ -138,11 +137,10 @@ struct auth_keytab *auth_keytabs_find(const struct auth_keytabs *keytabs, unsign
 /* ---- one login ---- */
 
 struct kerberos_exchange {
+    struct gss_side side;
     struct auth_keytab *keytab;
     struct slot *slot;
-    struct krb_context *context;
     struct sasl_gss gss;
-    struct krb_failure failure;
     struct krb_ticket ticket;
     struct arena arena;
     const char *service[KERBEROS_SERVICES_MAX];
@@ -154,8 +152,8 @@ struct kerberos_exchange {
 
 static enum sasl_gss_status fail(struct kerberos_exchange *x, const struct krb_failure *failure)
 {
-    if (failure != &x->failure)
-        x->failure = *failure;
+    if (failure != &x->side.failure)
+        x->side.failure = *failure;
     return SASL_GSS_FAILED;
 }
 
@@ -181,9 +179,9 @@ static void look_at_ticket(struct kerberos_exchange *x, struct str token)
 static bool service_is_ours(struct kerberos_exchange *x)
 {
     if (!x->has_ticket)
-        krb_failure_set(&x->failure, KRB_CAUSE_SERVICE_NOT_ALLOWED, "no ticket could be read from what the client sent");
+        krb_failure_set(&x->side.failure, KRB_CAUSE_SERVICE_NOT_ALLOWED, "no ticket could be read from what the client sent");
     else if (!service_is_allowed(x))
-        krb_failure_set(&x->failure, KRB_CAUSE_SERVICE_NOT_ALLOWED, "the ticket is for %s", x->ticket.service);
+        krb_failure_set(&x->side.failure, KRB_CAUSE_SERVICE_NOT_ALLOWED, "the ticket is for %s", x->ticket.service);
     else
         return true;
     return false;
@@ -193,13 +191,13 @@ static bool open_context(struct kerberos_exchange *x, struct krb_acceptor **acce
                          struct str bindings)
 {
     struct krb_acceptor_options options = { .keytab = x->keytab->keys, .rcache = rcache };
-    if (!*acceptor && krb_acceptor_new(&options, acceptor, &x->failure) < 0)
+    if (!*acceptor && krb_acceptor_new(&options, acceptor, &x->side.failure) < 0)
         return false;
     struct krb_accept_options accept = { .bindings = bindings, .bindings_required = x->binding_required };
-    krb_context_free(&x->context);
-    if (krb_accept_new(*acceptor, &accept, &x->context) == 0)
+    krb_context_free(&x->side.context);
+    if (krb_accept_new(*acceptor, &accept, &x->side.context) == 0)
         return true;
-    krb_failure_set(&x->failure, KRB_CAUSE_INTERNAL, "out of memory");
+    krb_failure_set(&x->side.failure, KRB_CAUSE_INTERNAL, "out of memory");
     return false;
 }
 
@@ -207,12 +205,12 @@ static bool open_context(struct kerberos_exchange *x, struct krb_acceptor **acce
  * look has told that it is nobody's copy, and has recorded it; so the second look needs no replay cache. */
 static enum krb_status try_exporter(struct kerberos_exchange *x, struct str token, size_t before, struct buf *ret_token)
 {
-    if (krb_context_failure(x->context)->cause != KRB_CAUSE_BAD_BINDINGS || x->exporter.n == 0)
+    if (krb_context_failure(x->side.context)->cause != KRB_CAUSE_BAD_BINDINGS || x->exporter.n == 0)
         return KRB_FAILED;
     ret_token->n = before; /* the error token of the first look */
     if (!open_context(x, &x->slot->again, "none:", buf_str(&x->exporter)))
         return KRB_FAILED;
-    return krb_context_step(x->context, token, ret_token);
+    return krb_context_step(x->side.context, token, ret_token);
 }
 
 /* A keytab that holds the account's own name only: krb5 finds no row of the service and cannot see that the password was
@@ -220,42 +218,42 @@ static enum krb_status try_exporter(struct kerberos_exchange *x, struct str toke
 static void look_at_version(struct kerberos_exchange *x)
 {
     struct krb_keytab_match match;
-    if (x->failure.cause != KRB_CAUSE_NOT_OUR_SERVICE || !x->has_ticket || !x->ticket.has_kvno || !service_is_allowed(x))
+    if (x->side.failure.cause != KRB_CAUSE_NOT_OUR_SERVICE || !x->has_ticket || !x->ticket.has_kvno || !service_is_allowed(x))
         return;
     krb_keytab_match(x->keytab->keys, &x->ticket, &match);
     /* A keytab with names of services is another account's, however new the ticket is. */
     if (match.rows_of_service == 0 && match.rows_with_service == 0 && x->ticket.kvno > match.kvno_highest_any)
-        x->failure.cause = KRB_CAUSE_KVNO_OLD;
+        x->side.failure.cause = KRB_CAUSE_KVNO_OLD;
 }
 
 /* krb5 passes over keys of types that its configuration excludes, and then says that no key fits. */
 static void look_at_enctype(struct kerberos_exchange *x)
 {
-    bool doubtful = x->failure.cause == KRB_CAUSE_WRONG_KEY || x->failure.cause == KRB_CAUSE_NOT_OUR_SERVICE;
+    bool doubtful = x->side.failure.cause == KRB_CAUSE_WRONG_KEY || x->side.failure.cause == KRB_CAUSE_NOT_OUR_SERVICE;
     if (doubtful && x->has_ticket && !krb_enctype_permitted(x->ticket.enctype))
-        x->failure.cause = KRB_CAUSE_ENCTYPE_UNSUPPORTED;
+        x->side.failure.cause = KRB_CAUSE_ENCTYPE_UNSUPPORTED;
 }
 
 static enum sasl_gss_status step_locked(struct kerberos_exchange *x, struct str token, struct buf *ret_token)
 {
-    bool first = !x->context;
+    bool first = !x->side.context;
     if (first && !open_context(x, &x->slot->acceptor, x->rcache, buf_str(&x->bindings)))
-        return fail(x, &x->failure);
+        return fail(x, &x->side.failure);
     size_t before = ret_token->n;
-    enum krb_status status = krb_context_step(x->context, token, ret_token);
+    enum krb_status status = krb_context_step(x->side.context, token, ret_token);
     if (status == KRB_FAILED && first)
         status = try_exporter(x, token, before, ret_token);
-    if (!x->context)
-        return fail(x, &x->failure);
+    if (!x->side.context)
+        return fail(x, &x->side.failure);
     switch (status) {
     case KRB_CONTINUE:
         return SASL_GSS_CONTINUE;
     case KRB_COMPLETE:
-        return service_is_ours(x) ? SASL_GSS_COMPLETE : fail(x, &x->failure);
+        return service_is_ours(x) ? SASL_GSS_COMPLETE : fail(x, &x->side.failure);
     case KRB_FAILED:
         break;
     }
-    fail(x, krb_context_failure(x->context));
+    fail(x, krb_context_failure(x->side.context));
     look_at_version(x);
     look_at_enctype(x);
     return SASL_GSS_FAILED;
@@ -265,50 +263,14 @@ static enum sasl_gss_status step(void *context, struct str token, struct buf *re
 {
     struct kerberos_exchange *x = context;
     if (!x->keytab->keys) {
-        krb_failure_set(&x->failure, x->keytab->cause, "the keytab %s could not be read", x->keytab->path);
-        return fail(x, &x->failure);
+        krb_failure_set(&x->side.failure, x->keytab->cause, "the keytab %s could not be read", x->keytab->path);
+        return fail(x, &x->side.failure);
     }
     look_at_ticket(x, token);
     pthread_mutex_lock(&x->slot->lock);
     enum sasl_gss_status status = step_locked(x, token, ret_token);
     pthread_mutex_unlock(&x->slot->lock);
     return status;
-}
-
-static bool wrap(void *context, bool confidential, struct str plain, struct buf *ret_token)
-{
-    struct kerberos_exchange *x = context;
-    return krb_context_wrap(x->context, confidential, plain, ret_token);
-}
-
-static bool unwrap(void *context, struct str token, struct buf *ret_plain, bool *ret_confidential)
-{
-    struct kerberos_exchange *x = context;
-    bool ok = krb_context_unwrap(x->context, token, ret_plain, ret_confidential);
-    if (!ok)
-        fail(x, krb_context_failure(x->context));
-    return ok;
-}
-
-/* Only contexts that can be taken apart have a layer here: kerberos/seal.h. */
-static unsigned flags(const void *context)
-{
-    const struct kerberos_exchange *x = context;
-    unsigned all = krb_context_flags(x->context);
-    unsigned layers = SASL_GSS_INTEGRITY | SASL_GSS_CONFIDENTIALITY;
-    return krb_seal_possible(krb_context_gss(x->context)) ? all : all & ~layers;
-}
-
-static struct str peer(const void *context)
-{
-    const struct kerberos_exchange *x = context;
-    return krb_context_peer(x->context);
-}
-
-static uint32_t plain_max(void *context, bool confidential, uint32_t output_max)
-{
-    struct kerberos_exchange *x = context;
-    return krb_context_plain_max(x->context, confidential, output_max);
 }
 
 static void add_service(struct kerberos_exchange *x, const char *class, const char *host)
@@ -344,8 +306,7 @@ struct kerberos_exchange *kerberos_exchange_new(const struct kerberos_options *o
         return NULL;
     x->keytab = auth_keytab_ref(options->keytab);
     x->slot = &x->keytab->slot[atomic_fetch_add(&x->keytab->turn, 1) % SLOTS];
-    x->gss = (struct sasl_gss){ .context = x, .step = step, .wrap = wrap, .unwrap = unwrap, .flags = flags,
-                                .peer = peer, .plain_max = plain_max };
+    x->gss = gss_side_table(&x->side, step);
     arena_init(&x->arena, ARENA_MAX);
     buf_init(&x->bindings, 256);
     buf_init(&x->exporter, 256);
@@ -366,7 +327,7 @@ void kerberos_exchange_free(struct kerberos_exchange **exchange)
     struct kerberos_exchange *x = *exchange;
     if (!x)
         return;
-    krb_context_free(&x->context);
+    krb_context_free(&x->side.context);
     auth_keytab_unref(&x->keytab);
     buf_done(&x->bindings);
     buf_done(&x->exporter);
@@ -382,7 +343,7 @@ const struct sasl_gss *kerberos_exchange_gss(const struct kerberos_exchange *exc
 
 const struct krb_failure *kerberos_exchange_failure(const struct kerberos_exchange *exchange)
 {
-    return &exchange->failure;
+    return &exchange->side.failure;
 }
 
 const struct krb_ticket *kerberos_exchange_ticket(const struct kerberos_exchange *exchange)
@@ -403,6 +364,5 @@ size_t kerberos_exchange_services(const struct kerberos_exchange *exchange, cons
 
 int kerberos_exchange_seal(struct kerberos_exchange *exchange, struct buf *ret_state, struct err *err)
 {
-    void *context = krb_context_take_gss(exchange->context);
-    return krb_seal_export(&context, ret_state, err);
+    return gss_side_seal(&exchange->side, ret_state, err);
 }

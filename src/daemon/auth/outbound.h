@@ -11,6 +11,7 @@
 #include "base/arena.h"
 #include "base/secret.h"
 #include "daemon/auth/auth.h"
+#include "daemon/auth/gss_side.h"
 #include "daemon/auth/kerberos.h"
 #include "explain/login.h"
 #include "kerberos/initiator.h"
@@ -26,14 +27,13 @@ struct credential {
 
 /* What a Kerberos login holds besides the mechanism: a ticket-granting ticket and a context. */
 struct initiate {
+    struct gss_side side;
     const struct conf *conf;              /* kept: block belongs to it */
     const struct conf_domain *block;
     struct auth_keytab *keytab;           /* NULL: by password */
     struct secret *password;
     struct krb_initiator *initiator;
-    struct krb_context *context;
     struct sasl_gss gss;
-    struct krb_failure failure;
     struct arena arena;
     const char *target[OUTBOUND_TARGETS_MAX];
     size_t n_targets, at;                 /* the one that was tried last */
