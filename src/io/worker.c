@@ -13,7 +13,7 @@ struct worker_pool {
     struct worker_job *done_first, *done_last;
     struct loop_wake *wake;
     pthread_t *thread;
-    unsigned n_threads, n_waiting, queue_max;
+    unsigned n_threads, n_waiting, n_running, queue_max;
     bool stopping;
     int (*call)(void *arg);            /* worker_on_every_thread() */
     void *call_arg;
@@ -69,9 +69,11 @@ static void *run_thread(void *arg)
             break;
         struct worker_job *job = take_first(&pool->first, &pool->last);
         pool->n_waiting--;
+        pool->n_running++;
         pthread_mutex_unlock(&pool->lock);
         job->work(job);
         pthread_mutex_lock(&pool->lock);
+        pool->n_running--;
         bool first_done = !pool->done_first;
         append(&pool->done_first, &pool->done_last, job);
         if (first_done) {
@@ -169,6 +171,18 @@ unsigned worker_threads(void)
     const struct worker_pool *pool;
     LIST_FOREACH(pool, &pools, entry)
         n += pool->n_threads;
+    return n;
+}
+
+unsigned worker_busy(void)
+{
+    unsigned n = 0;
+    struct worker_pool *pool;
+    LIST_FOREACH(pool, &pools, entry) {
+        pthread_mutex_lock(&pool->lock);
+        n += pool->n_waiting + pool->n_running;
+        pthread_mutex_unlock(&pool->lock);
+    }
     return n;
 }
 

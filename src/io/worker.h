@@ -22,6 +22,8 @@ int worker_submit(struct worker_pool *pool, struct worker_job *job);
 int worker_on_every_thread(int (*call)(void *arg), void *arg);
 /* Threads of all pools. */
 unsigned worker_threads(void);
+/* Jobs of all pools that wait or run. */
+unsigned worker_busy(void);
 unsigned worker_waiting(struct worker_pool *pool);
 /* Waits for running jobs; queued ones are called back without work having run only if `done` tolerates
  * it: the pool is freed at the end of a process. */

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <semaphore.h>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -200,6 +201,53 @@ static void added(struct worker_job *job)
     ++*s->done;
 }
 
+struct hold {
+    struct worker_job job;
+    sem_t begun, go_on;
+    bool done;
+};
+
+static void hold(struct worker_job *job)
+{
+    struct hold *h = (struct hold *)job;
+    sem_post(&h->begun);
+    sem_wait(&h->go_on);
+}
+
+static void held(struct worker_job *job)
+{
+    ((struct hold *)job)->done = true;
+}
+
+/* One that runs, one that waits, none. */
+static void workers_that_are_busy(void **state)
+{
+    struct loop *loop;
+    struct worker_pool *pool;
+    struct hold one = { .job = { .work = hold, .done = held } }, two = { .job = { .work = hold, .done = held } };
+    struct hold *both[] = { &one, &two };
+    assert_int_equal(loop_new(&loop, NULL), 0);
+    assert_int_equal(worker_pool_new(loop, "test", 1, 10, &pool, NULL), 0);
+    assert_int_equal(worker_busy(), 0);
+    for (int i = 0; i < 2; i++) {
+        sem_init(&both[i]->begun, 0, 0);
+        sem_init(&both[i]->go_on, 0, 0);
+        assert_int_equal(worker_submit(pool, &both[i]->job), 0);
+    }
+    sem_wait(&one.begun);
+    assert_int_equal(worker_busy(), 2);
+    sem_post(&one.go_on);
+    sem_wait(&two.begun);
+    assert_int_equal(worker_busy(), 1);
+    sem_post(&two.go_on);
+    while (!two.done)
+        loop_run_once(loop, true);
+    assert_true(one.done);
+    assert_int_equal(worker_busy(), 0);
+    worker_pool_free(&pool);
+    loop_free(&loop);
+}
+
 static void workers_report_back(void **state)
 {
     (void)state;
@@ -227,6 +275,7 @@ int main(void)
         cmocka_unit_test(a_handler_may_free_its_channel),
         cmocka_unit_test(nonsense_closes_the_channel_and_nothing_else),
         cmocka_unit_test(reads_blocking_before_the_loop),
+        cmocka_unit_test(workers_that_are_busy),
         cmocka_unit_test(workers_report_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
