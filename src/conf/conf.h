@@ -70,7 +70,7 @@ struct conf_server {
     struct conf_strings aliases;    /* further names of this server, in lower case */
     const char *keytab;             /* NULL: none, no Kerberos inbound */
     struct conf_strings spn;        /* "SMTPSVC/name" or "SMTPSVC/name@REALM"; empty: classes SMTPSVC and smtp of the
-                                       name and of every alias */
+                                       name, of every alias, and of their first labels */
     bool exps, login_line;          /* for hosts without a block, as in struct conf_host */
     enum conf_binding channel_binding;
     enum conf_encryption encryption;

@@ -229,10 +229,10 @@ const struct conf_option conf_schema[] = {
       .help = "The keys of this server's service account, for GSSAPI and GSS-SPNEGO.\nSeveral servers may share one.\n"
               "root:root 0600 is enough.\nA changed file is used without reload." },
     { .where = CONF_SERVER, .name = "spn", .type = CONF_STRINGS, .offset = SERVER(spn), .form = form_spn,
-      .fallback_text = "the classes SMTPSVC and smtp with the server's name and each of its\n.Ic aliases",
+      .fallback_text = "the classes SMTPSVC and smtp with the server's name, each of its\n.Ic aliases ,\nand their first labels",
       .example = "{\"SMTPSVC/mail.corp.test\", \"smtp/mail.corp.test\"}",
       .help = "The services that a ticket may be for, as CLASS/NAME or CLASS/NAME@REALM; letters of either case.\n"
-              "The realm is not compared.\nA ticket for another service of the same account is refused." },
+              "With @REALM the ticket must be of that realm.\nA ticket for another service of the same account is refused." },
     { .where = CONF_SERVER, .name = "exps", .type = CONF_BOOL, .offset = SERVER(exps), .fallback = "false",
       .help = "Offer X-EXPS, the verb that Exchange servers log in with." },
     { .where = CONF_SERVER, .name = "login_line", .type = CONF_BOOL, .offset = SERVER(login_line), .fallback = "false",

@@ -13,6 +13,11 @@ struct winbind {
     struct wbcContext *context;
 };
 
+bool winbind_is_installed(void)
+{
+    return access(WINBIND_PIPE_FOLDER, F_OK) == 0;
+}
+
 struct winbind *winbind_new(void)
 {
     struct winbind *winbind = calloc(1, sizeof *winbind);

@@ -16,6 +16,9 @@ enum { WINBIND_NAME_BYTES = 256, WINBIND_KEY_BYTES = 16, WINBIND_DETAIL_BYTES = 
 
 struct winbind;
 
+/* There is or was a winbindd on this machine: the folder of its pipe exists. */
+bool winbind_is_installed(void);
+
 /* NULL when out of memory. Connects at the first question. */
 struct winbind *winbind_new(void);
 /* NULL is fine. */

@@ -273,11 +273,21 @@ static enum sasl_gss_status step(void *context, struct str token, struct buf *re
     return status;
 }
 
-static void add_service(struct kerberos_exchange *x, const char *class, const char *host)
+static void add_service(struct kerberos_exchange *x, const char *class, struct str host)
 {
-    const char *name = arena_printf(&x->arena, "%s/%s", class, host);
+    const char *name = arena_printf(&x->arena, "%s/%.*s", class, STR_ARG(host));
     if (name && x->n_services < KERBEROS_SERVICES_MAX)
         x->service[x->n_services++] = name;
+}
+
+/* A name and its first label: clients within a domain leave the rest out. */
+static void add_services(struct kerberos_exchange *x, const char *class, const char *name)
+{
+    struct str host = str_of(name);
+    size_t dot = str_find(host, '.');
+    add_service(x, class, host);
+    if (dot < host.n)
+        add_service(x, class, str_slice(host.p, dot));
 }
 
 /* As configured; otherwise both classes of every name of the server: what Exchange's peers ask for, and what
@@ -293,9 +303,9 @@ static void list_services(struct kerberos_exchange *x, const struct conf_server 
     if (server->spn.n)
         return;
     for (size_t c = 0; c < 2; c++) {
-        add_service(x, classes[c], server->name);
+        add_services(x, classes[c], server->name);
         for (size_t i = 0; i < server->aliases.n; i++)
-            add_service(x, classes[c], server->aliases.item[i]);
+            add_services(x, classes[c], server->aliases.item[i]);
     }
 }
 

@@ -145,7 +145,7 @@ static void take_winbind(struct ntlm_check *c, enum winbind_result result, struc
         a->verdict = reason->verdict;
         a->cause = reason->cause;
         a->guess = reason->guess;
-    } else if (result == WINBIND_DOWN && !c->domain) {
+    } else if (result == WINBIND_DOWN && !c->domain && (c->proof.domain.n == 0 || !winbind_is_installed())) {
         is_nobody(a);
     } else {
         cannot_tell(a, causes[result]);
