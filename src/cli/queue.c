@@ -123,7 +123,6 @@ static int list(const struct conf *conf, json_t *filter, const struct cli_option
     struct listing l = { .options = options, .as_mailq = as_mailq };
     struct err err = { 0 };
     json_t *last;
-    json_incref(filter);
     int status = control_ask(conf, json_pack("{s:s,s:O}", "verb", "queue.list", "filter", filter), STR_NONE,
                              print_message, &l, &last, &err);
     json_decref(last);
