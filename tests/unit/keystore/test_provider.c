@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include <cmocka.h>
+#include <sys/resource.h>
 
 #include "../io/tls_pair.h"
 #include "fixture.h"
@@ -253,6 +254,10 @@ static void test_context_goes_first(void **state)
 static void test_more_than_jobs(void **state)
 {
     enum { PAIRS = 600, JOBS = 512 };
+    struct rlimit limit; /* an ordinary user's shell mostly allows 1,024 */
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = limit.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
     struct tls_server_context *server = server_of(&ec, NULL);
     struct tls_pair *pair = calloc(PAIRS, sizeof *pair);
     for (size_t i = 0; i < PAIRS; i++) {
