@@ -2,57 +2,16 @@
 
 #include <stdio.h>
 
-/* Tags of RFC 4120 and RFC 4178; all are below 31, so a tag is one octet. */
+#include "base/der.h"
+
+/* Tags of RFC 4120; all are below 31, so a tag is one octet. */
 enum {
-    DER_INTEGER = 0x02,
-    DER_BIT_STRING = 0x03,
-    DER_OCTET_STRING = 0x04,
-    DER_OID = 0x06,
-    DER_GENERAL_STRING = 0x1b,
-    DER_SEQUENCE = 0x30,
-    DER_APPLICATION_0 = 0x60,  /* RFC 2743 section 3.1: initial token */
-    DER_APPLICATION_1 = 0x61,  /* Ticket */
-    DER_APPLICATION_14 = 0x6e, /* AP-REQ */
-    DER_CONTEXT_0 = 0xa0,
+    APPLICATION_1 = 0x61,  /* Ticket */
+    APPLICATION_14 = 0x6e, /* AP-REQ */
 };
 
-/* One element off the front of `rest`. Definite lengths only, as DER demands. */
-static bool der_next(struct str *rest, unsigned *ret_tag, struct str *ret_value)
-{
-    const unsigned char *p = (const unsigned char *)rest->p;
-    if (rest->n < 2 || (p[0] & 0x1f) == 0x1f)
-        return false;
-    size_t head = 2, n = p[1];
-    if (n & 0x80) {
-        size_t octets = n & 0x7f;
-        if (octets == 0 || octets > 4 || rest->n < 2 + octets)
-            return false;
-        n = 0;
-        for (size_t i = 0; i < octets; i++)
-            n = n << 8 | p[2 + i];
-        head += octets;
-    }
-    if (n > rest->n - head)
-        return false;
-    *ret_tag = p[0];
-    *ret_value = str_slice(rest->p + head, n);
-    *rest = str_skip(*rest, head + n);
-    return true;
-}
-
-/* The first element must have this tag. */
-static bool der_want(struct str *rest, unsigned tag, struct str *ret_value)
-{
-    struct str ahead = *rest;
-    unsigned found;
-    if (!der_next(&ahead, &found, ret_value) || found != tag)
-        return false;
-    *rest = ahead;
-    return true;
-}
-
 /* Goes over elements until one has this tag; fields of a SEQUENCE stand in order, so `rest` goes on behind it. */
-static bool der_find(struct str *rest, unsigned tag, struct str *ret_value)
+static bool find(struct str *rest, unsigned tag, struct str *ret_value)
 {
     struct str ahead = *rest;
     unsigned found;
@@ -66,14 +25,14 @@ static bool der_find(struct str *rest, unsigned tag, struct str *ret_value)
 }
 
 /* [n] EXPLICIT with one element of type `tag` in it. */
-static bool der_field(struct str *rest, unsigned n, unsigned tag, struct str *ret_value)
+static bool field(struct str *rest, unsigned n, unsigned tag, struct str *ret_value)
 {
     struct str outer;
-    return der_find(rest, DER_CONTEXT_0 + n, &outer) && der_want(&outer, tag, ret_value);
+    return find(rest, DER_CONTEXT_0 + n, &outer) && der_want(&outer, tag, ret_value);
 }
 
 /* At most 32 bits of value, in up to five octets because of the sign. */
-static bool der_integer(struct str value, int64_t *ret_v)
+static bool integer(struct str value, int64_t *ret_v)
 {
     const unsigned char *p = (const unsigned char *)value.p;
     if (value.n == 0 || value.n > 5)
@@ -144,19 +103,19 @@ static bool read_ticket(struct str ticket, struct krb_ticket *ret)
 {
     struct str fields, realm, sname, names, enc_part, number;
     int64_t v;
-    if (!der_want(&ticket, DER_SEQUENCE, &fields) || !der_field(&fields, 1, DER_GENERAL_STRING, &realm) ||
-        !der_field(&fields, 2, DER_SEQUENCE, &sname) || !der_field(&fields, 3, DER_SEQUENCE, &enc_part))
+    if (!der_want(&ticket, DER_SEQUENCE, &fields) || !field(&fields, 1, DER_GENERAL_STRING, &realm) ||
+        !field(&fields, 2, DER_SEQUENCE, &sname) || !field(&fields, 3, DER_SEQUENCE, &enc_part))
         return false;
     if (!text_add(ret->realm, sizeof ret->realm, realm))
         return false;
-    if (!der_field(&sname, 1, DER_SEQUENCE, &names) || !read_name(names, ret))
+    if (!field(&sname, 1, DER_SEQUENCE, &names) || !read_name(names, ret))
         return false;
-    if (!der_field(&enc_part, 0, DER_INTEGER, &number) || !der_integer(number, &v) || v > INT32_MAX)
+    if (!field(&enc_part, 0, DER_INTEGER, &number) || !integer(number, &v) || v > INT32_MAX)
         return false;
     ret->enctype = (int32_t)v;
     /* The key version is optional. Some implementations write it as a negative 32-bit number. */
-    if (der_field(&enc_part, 1, DER_INTEGER, &number)) {
-        if (!der_integer(number, &v))
+    if (field(&enc_part, 1, DER_INTEGER, &number)) {
+        if (!integer(number, &v))
             return false;
         ret->has_kvno = true;
         ret->kvno = (uint32_t)v;
@@ -168,14 +127,14 @@ static bool read_ap_req(struct str token, struct krb_ticket *ret)
 {
     struct str outer, fields, options, choice, ticket, authenticator, number;
     int64_t v;
-    if (!der_want(&token, DER_APPLICATION_14, &outer) || !der_want(&outer, DER_SEQUENCE, &fields) ||
-        !der_field(&fields, 2, DER_BIT_STRING, &options) || options.n < 2 ||
-        !der_find(&fields, DER_CONTEXT_0 + 3, &choice) || !der_want(&choice, DER_APPLICATION_1, &ticket) ||
+    if (!der_want(&token, APPLICATION_14, &outer) || !der_want(&outer, DER_SEQUENCE, &fields) ||
+        !field(&fields, 2, DER_BIT_STRING, &options) || options.n < 2 ||
+        !find(&fields, DER_CONTEXT_0 + 3, &choice) || !der_want(&choice, APPLICATION_1, &ticket) ||
         !read_ticket(ticket, ret))
         return false;
     ret->mutual = options.p[1] & 0x20; /* bit 2 of ap-options */
-    if (!der_field(&fields, 4, DER_SEQUENCE, &authenticator) || !der_field(&authenticator, 0, DER_INTEGER, &number) ||
-        !der_integer(number, &v) || v > INT32_MAX)
+    if (!field(&fields, 4, DER_SEQUENCE, &authenticator) || !field(&authenticator, 0, DER_INTEGER, &number) ||
+        !integer(number, &v) || v > INT32_MAX)
         return false;
     ret->authenticator_enctype = (int32_t)v;
     return true;
@@ -216,7 +175,7 @@ static bool spnego_inner(struct str token, struct str *ret_inner, enum krb_token
         *ret_form = KRB_TOKEN_SPNEGO_INIT;
     else if (!der_want(&token, DER_CONTEXT_0 + 1, &choice))
         return false;
-    return der_want(&choice, DER_SEQUENCE, &fields) && der_field(&fields, 2, DER_OCTET_STRING, ret_inner);
+    return der_want(&choice, DER_SEQUENCE, &fields) && field(&fields, 2, DER_OCTET_STRING, ret_inner);
 }
 
 bool krb_ticket_read(struct str token, struct krb_ticket *ret_ticket)
