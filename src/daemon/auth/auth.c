@@ -82,9 +82,12 @@ static void on_closed(void *arg, const struct err *why);
 static void on_message(void *arg, unsigned type, uint32_t id, struct str body, struct channel_fds *fds)
 {
     struct auth_peer *peer = arg;
-    bool ok = peer->role == ROLE_QUEUE && type != IPC_USER_QUERY ? false
-              : peer->role != ROLE_DELIVERY                      ? inbound_message(peer->auth->inbound, peer, type, id, body)
-                                                                 : outbound_message(peer->auth->outbound, peer, type, id, body);
+    bool ok;
+    if (peer->role == ROLE_DELIVERY)
+        ok = outbound_message(peer->auth->outbound, peer, type, id, body);
+    else /* the queue asks who exists, and logs nobody in */
+        ok = (peer->role == ROLE_SMTPD || type == IPC_USER_QUERY) &&
+             inbound_message(peer->auth->inbound, peer, type, id, body);
     if (ok)
         return;
     log_event(peer->auth->ctx->log, LOG_LEVEL_ERROR, "auth.peer.malformed", "%s %u sent a malformed message, type %u",
@@ -120,7 +123,8 @@ static int open_peer(struct auth_peer *peer, struct err *err)
 static void take_peer(struct role_ctx *ctx, enum role_id role, unsigned index, const int *fds, size_t n_fds)
 {
     struct auth *auth = state_of(ctx);
-    struct auth_peer *peer = auth && (role == ROLE_SMTPD || role == ROLE_DELIVERY || role == ROLE_QUEUE) ? calloc(1, sizeof *peer) : NULL;
+    bool asks = role == ROLE_SMTPD || role == ROLE_DELIVERY || role == ROLE_QUEUE;
+    struct auth_peer *peer = auth && asks ? calloc(1, sizeof *peer) : NULL;
     for (size_t i = peer ? 1 : 0; i < n_fds; i++)
         close(fds[i]);
     if (!peer)

@@ -13,9 +13,17 @@ static const struct decision locked_out = {
     .text = "Too many failed logins from your address, try again later",
 };
 
+/* What is known of every login; the caller adds what it knows besides. */
+static struct login_facts facts_of(const struct ipc_auth_start *start, const char *inner, const char *cause,
+                                   struct str user)
+{
+    return (struct login_facts){ .cause = cause, .user = user, .client = start->client, .server = start->server,
+                                 .mechanism = start->mechanism.p, .inner = inner, .our_time_ms = now_wall_ms() };
+}
+
 /* ---- the log ---- */
 
-/* "submit relay any-sender": what was granted, right behind each login, as Exchange's protocol log says it. */
+/* "submit,relay,any-sender": what was granted, right behind each login, as Exchange's protocol log says it. */
 static void log_rights(struct log_record *record, uint32_t rights)
 {
     static const char *const names[] = { "submit", "relay", "any-sender", "headers", "size" };
@@ -25,6 +33,21 @@ static void log_rights(struct log_record *record, uint32_t rights)
         if (rights & 1u << i)
             n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", n ? "," : "", names[i]);
     log_str(record, "rights", str_slice(text, n));
+}
+
+/* Every refusal has a reason: what the decision brings, or else what can be said of its cause alone. */
+static void log_reason(struct log_record *record, const struct ipc_auth_start *start, const struct session *session,
+                       const struct decision *d)
+{
+    struct login_words words;
+    if (!d->words) {
+        struct login_facts facts = facts_of(start, session ? session->inner : NULL, d->cause, d->user);
+        login_explain(&facts, &words);
+    }
+    const struct login_words *w = d->words ? d->words : &words;
+    log_cstr(record, "why", w->why);
+    if (w->run[0])
+        log_cstr(record, "run", w->run);
 }
 
 /* One event a decision; its fields and their names are what sites filter by. */
@@ -62,10 +85,8 @@ static void log_decision(struct log *log, const struct ipc_auth_start *start, co
         if (session && session->gss_flags)
             log_cstr(&record, "delegated", session->gss_flags & SASL_GSS_DELEGATED ? "yes" : "no");
     }
-    if (d->why && d->why[0])
-        log_cstr(&record, "why", d->why);
-    if (d->run && d->run[0])
-        log_cstr(&record, "run", d->run);
+    if (!accepted)
+        log_reason(&record, start, session, d);
     log_end(&record);
 }
 
@@ -235,24 +256,15 @@ static void fill_ticket(const struct session *session, struct login_facts *facts
     facts->ticket_enctype = str_of(krb_enctype_name(ticket->enctype, number, 24));
 }
 
-static void base_facts(const struct session *session, const char *cause, struct str user, struct login_facts *facts)
-{
-    *facts = (struct login_facts){
-        .cause = cause, .user = user, .client = session->start.client, .server = session->start.server,
-        .mechanism = session->start.mechanism.p, .inner = session->inner, .our_time_ms = now_wall_ms(),
-    };
-}
-
 static void explain_kerberos(const struct session *session, const char *cause, struct str user,
                              struct login_words *ret_words)
 {
-    struct login_facts facts;
+    struct login_facts facts = facts_of(&session->start, session->inner, cause, user);
     struct login_key keys[KEYS_SHOWN_MAX];
     static char numbers[KEYS_SHOWN_MAX][24]; /* of the loop's thread alone */
     char number[24];
     struct str services[KERBEROS_SERVICES_MAX];
     const char *const *service;
-    base_facts(session, cause, user, &facts);
     fill_ticket(session, &facts, number);
     fill_keys(session, &facts, keys, numbers);
     facts.n_services = kerberos_exchange_services(session->kerberos, &service);
@@ -265,86 +277,88 @@ static void explain_kerberos(const struct session *session, const char *cause, s
     login_explain(&facts, ret_words);
 }
 
+/* ---- refused ---- */
+
+/* For reasons that lie outside of the mechanism: ours to mend, or somebody who may not. */
+static const struct sasl_failure *outside(bool temporary)
+{
+    static const struct sasl_failure later = { .code = 454, .enhanced = "4.7.0", .text = "Temporary authentication failure" };
+    static const struct sasl_failure never = { .code = 535, .enhanced = "5.7.8", .text = "Authentication unsuccessful" };
+    return temporary ? &later : &never;
+}
+
+static struct decision refusal(const struct sasl_failure *failure, const char *cause, struct str user)
+{
+    return (struct decision){ .result = failure->code / 100 == 4 ? IPC_AUTH_TEMPORARY : IPC_AUTH_REJECTED,
+                              .code = failure->code, .enhanced = failure->enhanced, .text = failure->text,
+                              .cause = cause, .user = user };
+}
+
+/* A guess counts, and its answer waits; one too many is not told whether it was right. */
+static void refuse(struct session *session, const struct decision *d, bool guess)
+{
+    if (guess && end_when_locked(session, d->user))
+        return;
+    decide(session, d, guess ? count_failure(session->inbound->auth, &session->start) : 0);
+}
+
 /* Kerberos knows more than "gss-failed": its cause decides about the reply, too. Clients that are told of a number look
  * it up; it gives nothing away that the client could not know from its own ticket. */
-static void fail_kerberos(struct session *session, const struct sasl_step *step)
+static void refuse_kerberos(struct session *session, const struct sasl_step *step)
 {
-    const struct krb_failure *failure = kerberos_exchange_failure(session->kerberos);
-    bool temporary = krb_cause_temporary(failure->cause);
+    enum krb_cause cause = kerberos_exchange_failure(session->kerberos)->cause;
+    struct decision d = refusal(outside(krb_cause_temporary(cause)), krb_cause_word(cause), step->authcid);
     struct login_words words;
     char text[128];
-    const char *cause = krb_cause_word(failure->cause);
-    explain_kerberos(session, cause, step->authcid, &words);
-    snprintf(text, sizeof text, words.number ? "%s (PE-%u)" : "%s",
-             temporary ? "Temporary authentication failure" : "Authentication unsuccessful", words.number);
-    struct decision d = {
-        .result = temporary ? IPC_AUTH_TEMPORARY : IPC_AUTH_REJECTED, .code = temporary ? 454 : 535,
-        .enhanced = temporary ? "4.7.0" : "5.7.8", .text = text, .cause = cause, .user = step->authcid,
-        .why = words.why, .run = words.run,
-    };
-    decide(session, &d, 0);
+    explain_kerberos(session, d.cause, d.user, &words);
+    d.words = &words;
+    if (words.number) {
+        snprintf(text, sizeof text, "%s (PE-%u)", d.text, words.number);
+        d.text = text;
+    }
+    refuse(session, &d, false);
 }
 
 void decide_failed(struct session *session, const struct sasl_step *step, const char *cause)
 {
     if (step->cause == SASL_CAUSE_GSS_FAILED && session->kerberos) {
-        fail_kerberos(session, step);
+        refuse_kerberos(session, step);
         return;
     }
-    if (is_guess(step->cause) && end_when_locked(session, step->authcid))
-        return;
     const struct sasl_failure *failure = sasl_failure_of(step->cause);
-    struct login_facts facts;
-    struct login_words words;
-    base_facts(session, cause ? cause : failure->cause, step->authcid, &facts);
-    login_explain(&facts, &words);
-    struct decision d = {
-        .result = failure->code / 100 == 4 ? IPC_AUTH_TEMPORARY : IPC_AUTH_REJECTED, .code = failure->code,
-        .enhanced = failure->enhanced, .text = failure->text, .cause = facts.cause, .user = step->authcid,
-        .why = words.why, .run = words.run,
-    };
-    decide(session, &d, is_guess(step->cause) ? count_failure(session->inbound->auth, &session->start) : 0);
+    struct decision d = refusal(failure, cause ? cause : failure->cause, step->authcid);
+    refuse(session, &d, is_guess(step->cause));
 }
 
 void decide_ntlm_refused(struct session *session, const struct sasl_step *step, const struct ntlm_answer *answer)
 {
-    if (answer->guess && end_when_locked(session, step->authcid))
-        return;
     const struct sasl_failure *failure = sasl_failure_of(step->cause);
-    struct login_facts facts;
+    struct decision d = refusal(failure, answer->cause ? answer->cause : failure->cause, step->authcid);
+    struct login_facts facts = facts_of(&session->start, session->inner, d.cause, d.user);
     struct login_words words;
-    base_facts(session, answer->cause ? answer->cause : failure->cause, step->authcid, &facts);
     facts.detail = str_of(answer->detail);
-    facts.ntlm_domain = step->ntlm ? step->ntlm->domain : STR_NONE;
-    facts.ntlm_workstation = step->ntlm ? step->ntlm->workstation : STR_NONE;
+    facts.ntlm_domain = answer->domain;
+    facts.ntlm_workstation = answer->workstation;
     login_explain(&facts, &words);
-    struct decision d = {
-        .result = failure->code / 100 == 4 ? IPC_AUTH_TEMPORARY : IPC_AUTH_REJECTED, .code = failure->code,
-        .enhanced = failure->enhanced, .text = failure->text, .cause = facts.cause, .user = step->authcid,
-        .why = words.why, .run = words.run,
-    };
-    decide(session, &d, answer->guess ? count_failure(session->inbound->auth, &session->start) : 0);
+    d.words = &words;
+    refuse(session, &d, answer->guess);
 }
-
-/* ---- proven ---- */
 
 static void refuse_identity(struct session *session, const struct identity_result *result)
 {
     bool temporary = !result || result->verdict == IDENTITY_LATER;
-    struct login_facts facts;
+    struct decision d = refusal(outside(temporary), result && result->cause ? result->cause : "directory-down",
+                                str_of(session->user));
+    struct login_facts facts = facts_of(&session->start, session->inner, d.cause, d.user);
     struct login_words words;
-    base_facts(session, result && result->cause ? result->cause : "directory-down", str_of(session->user), &facts);
     if (result && result->n_steps > 0)
         facts.detail = str_of(result->step[result->n_steps - 1].outcome);
     login_explain(&facts, &words);
-    struct decision d = {
-        .result = temporary ? IPC_AUTH_TEMPORARY : IPC_AUTH_REJECTED, .code = temporary ? 454 : 535,
-        .enhanced = temporary ? "4.7.0" : "5.7.8", .cause = facts.cause, .user = str_of(session->user),
-        .text = temporary ? "Temporary authentication failure" : "Authentication unsuccessful",
-        .why = words.why, .run = words.run,
-    };
-    decide(session, &d, 0);
+    d.words = &words;
+    refuse(session, &d, false);
 }
+
+/* ---- proven ---- */
 
 /* Clients of Kerberos name themselves as they like: the principal, the account, the mailbox. All of these are the same
  * person; anybody else is not. */

@@ -16,6 +16,7 @@
 #include "policy/access.h"
 #include "sasl/server.h"
 
+struct login_words;
 struct step_job;
 
 struct session {
@@ -50,8 +51,7 @@ struct decision {
     const char *enhanced, *text, *cause;
     uint32_t rights;
     struct str user, mailbox, senders;
-    const char *why;                /* for the log: one sentence; NULL: the cause says it all */
-    const char *run;                /* commands that help; NULL or "": none */
+    const struct login_words *words; /* a refusal's reason, where more is known than the cause; NULL: that alone */
 };
 
 /* ---- inbound.c ---- */

@@ -150,13 +150,6 @@ struct kerberos_exchange {
     bool has_ticket, binding_required;
 };
 
-static enum sasl_gss_status fail(struct kerberos_exchange *x, const struct krb_failure *failure)
-{
-    if (failure != &x->side.failure)
-        x->side.failure = *failure;
-    return SASL_GSS_FAILED;
-}
-
 static bool service_is_allowed(const struct kerberos_exchange *x)
 {
     return krb_service_allowed(str_of(x->ticket.service), str_of(x->ticket.realm), x->service, x->n_services);
@@ -238,22 +231,22 @@ static enum sasl_gss_status step_locked(struct kerberos_exchange *x, struct str 
 {
     bool first = !x->side.context;
     if (first && !open_context(x, &x->slot->acceptor, x->rcache, buf_str(&x->bindings)))
-        return fail(x, &x->side.failure);
+        return SASL_GSS_FAILED;
     size_t before = ret_token->n;
     enum krb_status status = krb_context_step(x->side.context, token, ret_token);
     if (status == KRB_FAILED && first)
         status = try_exporter(x, token, before, ret_token);
     if (!x->side.context)
-        return fail(x, &x->side.failure);
+        return SASL_GSS_FAILED;
     switch (status) {
     case KRB_CONTINUE:
         return SASL_GSS_CONTINUE;
     case KRB_COMPLETE:
-        return service_is_ours(x) ? SASL_GSS_COMPLETE : fail(x, &x->side.failure);
+        return service_is_ours(x) ? SASL_GSS_COMPLETE : SASL_GSS_FAILED;
     case KRB_FAILED:
         break;
     }
-    fail(x, krb_context_failure(x->side.context));
+    x->side.failure = *krb_context_failure(x->side.context);
     look_at_version(x);
     look_at_enctype(x);
     return SASL_GSS_FAILED;
@@ -264,7 +257,7 @@ static enum sasl_gss_status step(void *context, struct str token, struct buf *re
     struct kerberos_exchange *x = context;
     if (!x->keytab->keys) {
         krb_failure_set(&x->side.failure, x->keytab->cause, "the keytab %s could not be read", x->keytab->path);
-        return fail(x, &x->side.failure);
+        return SASL_GSS_FAILED;
     }
     look_at_ticket(x, token);
     pthread_mutex_lock(&x->slot->lock);

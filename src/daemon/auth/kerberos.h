@@ -18,8 +18,8 @@ enum { KERBEROS_SERVICES_MAX = 64 };
 struct auth_keytab;
 struct kerberos_exchange;
 
-/* Reads the keytab from `fd` (which stays the caller's). `rcache` is the replay cache's path. NULL: the failure has been
- * logged; logins that need this keytab are refused with `cause`. */
+/* Reads the keytab from `fd` (which stays the caller's). NULL when out of memory. A file that is no use makes an event and
+ * a keytab without keys: logins that need it are refused with auth_keytab_cause(). */
 struct auth_keytab *auth_keytab_new(struct auth *auth, const struct ipc_file *file, int fd);
 struct auth_keytab *auth_keytab_ref(struct auth_keytab *keytab);
 void auth_keytab_unref(struct auth_keytab **keytab);

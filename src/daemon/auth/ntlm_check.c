@@ -202,12 +202,15 @@ static void free_check(struct ntlm_check *c)
 
 static void done(struct worker_job *job);
 
-static void answer(struct ntlm_check *c)
+static void tell(struct ntlm_check *c, struct ntlm_answer *a)
 {
     ntlm_check_fn *answered = c->answered;
     c->answered = NULL;
-    if (answered)
-        answered(c->arg, &c->answer);
+    if (!answered)
+        return;
+    a->domain = c->proof.domain;
+    a->workstation = c->proof.workstation;
+    answered(c->arg, a);
 }
 
 static void winbind_done(struct worker_job *job)
@@ -215,7 +218,7 @@ static void winbind_done(struct worker_job *job)
     struct ntlm_check *c = (struct ntlm_check *)job;
     if (c->silent)
         c->auth->n_winbind_lost--;
-    answer(c);
+    tell(c, &c->answer);
     free_check(c);
 }
 
@@ -226,10 +229,7 @@ static void on_silent(void *arg)
     c->silent = true;
     c->auth->n_winbind_lost++;
     struct ntlm_answer silent = { .verdict = SASL_CANNOT_TELL, .cause = "winbind-silent", .by_winbind = true };
-    ntlm_check_fn *answered = c->answered;
-    c->answered = NULL;
-    if (answered)
-        answered(c->arg, &silent);
+    tell(c, &silent);
 }
 
 static bool send_on(struct ntlm_check *c)
@@ -255,7 +255,7 @@ static void done(struct worker_job *job)
     struct ntlm_check *c = (struct ntlm_check *)job;
     if (c->in_winbind && c->answered && send_on(c))
         return;
-    answer(c);
+    tell(c, &c->answer);
     free_check(c);
 }
 

@@ -21,6 +21,7 @@ struct ntlm_answer {
     bool by_winbind;
     const char *cause;       /* stable word; NULL with SASL_RIGHT */
     bool guess;              /* refused because of name or password: it counts towards a lockout */
+    struct str domain, workstation; /* as the client wrote them; they die with the call */
     char detail[200];        /* what winbind said: "NT_STATUS_ACCOUNT_DISABLED (0xc0000072)" */
 };
 

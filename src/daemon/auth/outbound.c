@@ -319,8 +319,10 @@ void outbound_step_taken(struct login *login, int rc, struct str response, const
 {
     if (rc < 0) {
         const char *cause = rc == ERR_CONFIG ? "seal-impossible" : "peer-unproven";
-        if (login->kerberos && login->kerberos->side.failure.cause != KRB_CAUSE_NONE)
-            cause = krb_cause_word(login->kerberos->side.failure.cause);
+        if (login->kerberos && login->kerberos->side.failure.cause != KRB_CAUSE_NONE) {
+            login->failure = login->kerberos->side.failure;
+            cause = krb_cause_word(login->failure.cause);
+        }
         refuse_login(login, cause, err_text(err));
         return;
     }

@@ -102,9 +102,12 @@ static bool on_response(struct conn *conn, struct str body)
     conn->deadline_ms = 0;
     conn->login_complete = m.complete;
     struct err err;
+    int rc = 0;
     layer_free(&conn->next_layer);
-    if (m.layer.kind != IPC_LAYER_NONE && (conn->tls || layer_new(&m.layer, &conn->next_layer, &err) < 0)) {
-        conn_fail(conn, false, "4.7.0", "%s: the security layer of the login cannot be used", conn->relay);
+    if (m.layer.kind != IPC_LAYER_NONE)
+        rc = conn->tls ? err_set(&err, ERR_AUTH, "there is TLS already") : layer_new(&m.layer, &conn->next_layer, &err);
+    if (rc < 0) {
+        conn_fail(conn, false, "4.7.0", "%s: the security layer of the login cannot be used: %s", conn->relay, err_text(&err));
         return true;
     }
     if (m.has_mechanism) {
